@@ -1,0 +1,425 @@
+//! The built-in event kinds. A new kind is written here, and nowhere else described again.
+
+use crate::{Field, Kind, Ring, Type, wire};
+use wire::{Header, Text};
+
+/// Rust type of a field in the record.
+macro_rules! wire_type {
+    (U8) => { u8 };
+    (U16) => { u16 };
+    (U32) => { u32 };
+    (U64) => { u64 };
+    (I32) => { i32 };
+    (I64) => { i64 };
+    (Address) => { [u8; 16] };
+    (Text) => { Text };
+    (List) => { Text };
+    (Name) => { u8 };
+}
+
+/// Writes, for each kind: the struct of its record, a module with the bits of its fields, and its
+/// entry in [`KINDS`].
+///
+/// Fields stand in descending order of alignment; `pad` fills the struct up to a multiple of 8.
+macro_rules! kinds {
+    ($(
+        $(#[doc = $doc:literal])+
+        $record:ident $kind:ident = $id:literal in $ring:ident, pad $pad:literal {
+            $(
+                $(#[doc = $field_doc:literal])+
+                $field:ident: $ty:ident $(($names:expr))?, $unit:literal;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $doc])+
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+            pub struct $record {
+                /// What every record begins with.
+                pub header: Header,
+                $(
+                    $(#[doc = $field_doc])+
+                    pub $field: wire_type!($ty),
+                )+
+                /// Fills the record up to a multiple of 8 bytes; 0.
+                pub pad: [u8; $pad],
+            }
+
+            // Padding that the compiler adds would reach user space uninitialised.
+            const _: () = assert!(
+                size_of::<$record>()
+                    == size_of::<Header>() + $(size_of::<wire_type!($ty)>() +)+ $pad
+                && size_of::<$record>().is_multiple_of(8)
+            );
+
+            #[doc = concat!("Numbers and bits of the kind `", stringify!($kind), "`.")]
+            #[allow(non_camel_case_types, non_upper_case_globals, dead_code, reason = "names are those of the fields")]
+            pub mod $kind {
+                enum Index { $($field),+ }
+                /// Number of the kind.
+                pub const KIND: u16 = $id;
+                $(
+                    #[doc = concat!("Bit of the field `", stringify!($field), "`, in `WANTED` and in `Header::absent`.")]
+                    pub const $field: u32 = 1 << Index::$field as u32;
+                )+
+            }
+        )+
+
+        /// Every built-in kind, by ascending number.
+        pub static KINDS: &[Kind] = &[$(
+            Kind {
+                id: $id,
+                name: stringify!($kind),
+                doc: &[$($doc),+],
+                ring: Ring::$ring,
+                #[expect(clippy::cast_possible_truncation, reason = "records are far below 64 KiB")]
+                size: size_of::<$record>() as u16,
+                fields: &[$(
+                    Field {
+                        name: stringify!($field),
+                        ty: Type::$ty $(($names))?,
+                        unit: $unit,
+                        doc: &[$($field_doc),+],
+                        #[expect(clippy::cast_possible_truncation, reason = "records are far below 64 KiB")]
+                        offset: core::mem::offset_of!($record, $field) as u16,
+                        wanted: $kind::$field as u64,
+                        absent: $kind::$field,
+                    },
+                )+],
+            },
+        )+];
+    };
+}
+
+macro_rules! common {
+    ($($(#[doc = $doc:literal])+ $field:ident: $ty:ident, $unit:literal, $wanted:expr;)+) => {
+        /// The fields that every built-in kind has, from the record's header.
+        pub static COMMON: &[Field] = &[$(
+            Field {
+                name: stringify!($field),
+                ty: Type::$ty,
+                unit: $unit,
+                doc: &[$($doc),+],
+                #[expect(clippy::cast_possible_truncation, reason = "the header has 64 bytes")]
+                offset: core::mem::offset_of!(Header, $field) as u16,
+                wanted: $wanted,
+                absent: 0,
+            },
+        )+];
+    };
+}
+
+/// Bit of `comm` in [`wire::WANTED`].
+pub const WANT_COMM: u64 = 1 << wire::COMMON_SHIFT;
+/// Bit of `cgroup` in [`wire::WANTED`].
+pub const WANT_CGROUP: u64 = 2 << wire::COMMON_SHIFT;
+/// Bit of `cgroup_v1` in [`wire::WANTED`].
+pub const WANT_CGROUP_V1: u64 = 4 << wire::COMMON_SHIFT;
+/// Bit of `ns_pid` in [`wire::WANTED`].
+pub const WANT_NS_PID: u64 = 8 << wire::COMMON_SHIFT;
+/// Bit of `uid` in [`wire::WANTED`].
+pub const WANT_UID: u64 = 16 << wire::COMMON_SHIFT;
+
+common! {
+    /// Time of the event on the kernel's monotonic clock, which stands still during suspend.
+    time: U64, "ns", 0;
+    /// Process (thread group id) in the initial pid namespace.
+    pid: U32, "", 0;
+    /// Thread in the initial pid namespace.
+    tid: U32, "", 0;
+    /// Process in its own pid namespace.
+    ns_pid: U32, "", WANT_NS_PID;
+    /// Command name of the thread, at most 15 bytes.
+    comm: Comm, "", WANT_COMM;
+    /// Real user in the initial user namespace.
+    uid: U32, "", WANT_UID;
+    /// Id of the cgroup in the v2 hierarchy (the inode of its directory).
+    cgroup: U64, "", WANT_CGROUP;
+    /// Id of the cgroup in the v1 memory hierarchy; 0 where there is none.
+    cgroup_v1: U64, "", WANT_CGROUP_V1;
+}
+
+/// What became of the file behind a path.
+pub static FILE_STATE: &[&str] = &["present", "deleted", "memfd", "unreachable", "not_a_file"];
+/// The way by which a call reached the kernel.
+pub static VIA: &[&str] = &["syscall", "compat", "io_uring"];
+/// Address families.
+pub static FAMILY: &[&str] = &["other", "unix", "inet", "inet6"];
+/// Transport protocols.
+pub static PROTOCOL: &[&str] = &["other", "tcp", "udp", "icmp", "unix"];
+/// What became of a connection attempt.
+pub static OUTCOME: &[&str] =
+    &["none", "established", "refused", "timed_out", "unreachable", "reset", "pending", "aborted"];
+/// Where a signal comes from.
+pub static SIGNAL_ORIGIN: &[&str] = &["user", "kernel"];
+/// What became of a signal.
+pub static SIGNAL_RESULT: &[&str] =
+    &["delivered", "ignored", "already_pending", "overflow_fail", "lose_info"];
+/// Who opened a connection.
+pub static DIRECTION: &[&str] = &["unknown", "outgoing", "incoming"];
+
+kinds! {
+    /// A process was created. The event's process is the parent; new threads are not reported.
+    Fork fork = 1 in Life, pad 0 {
+        /// Start of the child, on the clock that counts suspend; with the pid the key of a process.
+        child_start: U64, "ns since boot";
+        /// The child, in the initial pid namespace.
+        child_pid: U32, "";
+        /// The child, in its own pid namespace.
+        child_ns_pid: U32, "";
+    }
+    /// A process runs a new program. Failed attempts are not reported.
+    Exec exec = 2 in Life, pad 3 {
+        /// Start of the process, on the clock that counts suspend; with the pid the key of a process.
+        start: U64, "ns since boot";
+        /// Absolute path of the file that runs (for a script: its interpreter), as in
+        /// `/proc/PID/exe` but resolved in the caller's root.
+        path: Text, "";
+        /// The path that the call passed. For `fexecve` this is `/dev/fd/N`.
+        path_given: Text, "";
+        /// The script, where a script is run; the working directory is put before a relative path.
+        script: Text, "";
+        /// The arguments as the new program sees them, each ended by a NUL, 8,192 bytes at most.
+        args: List, "";
+        /// Length of all arguments in bytes, also where `args` was cut.
+        args_size: U32, "bytes";
+        /// The parent process in the initial pid namespace.
+        ppid: U32, "";
+        /// Real group in the initial user namespace.
+        gid: U32, "";
+        /// Whether the file still has a name: `deleted`, or `memfd` for one that never had any.
+        file_state: Name(FILE_STATE), "";
+    }
+    /// The last thread of a process ended: one event per process.
+    Exit exit = 3 in Life, pad 4 {
+        /// Start of the process, on the clock that counts suspend; with the pid the key of a process.
+        start: U64, "ns since boot";
+        /// Time from start to end.
+        run_time: U64, "ns";
+        /// Exit code, 0 to 255; 0 if a signal ended the process.
+        code: U32, "";
+        /// Signal that ended the process, or 0.
+        signal: U32, "signal number";
+        /// The parent process in the initial pid namespace.
+        ppid: U32, "";
+    }
+    /// A thread ended, also the last one of its process.
+    ThreadExit thread_exit = 4 in Bulk, pad 0 {
+        /// Time from start to end of the thread.
+        run_time: U64, "ns";
+        /// Exit code, 0 to 255.
+        code: U32, "";
+        /// Signal that ended the thread, or 0.
+        signal: U32, "signal number";
+    }
+    /// A signal was sent. The event's process is the sender, or what ran when the kernel sent it.
+    Signal signal = 5 in Bulk, pad 6 {
+        /// Process that the signal is for.
+        target_pid: U32, "";
+        /// Thread that was chosen to look at it.
+        target_tid: U32, "";
+        /// The signal.
+        number: U32, "signal number";
+        /// `si_code` of the signal.
+        code: I32, "";
+        /// Whether a process sent it or the kernel did by itself.
+        origin: Name(SIGNAL_ORIGIN), "";
+        /// What became of it at once.
+        result: Name(SIGNAL_RESULT), "";
+    }
+    /// The out-of-memory killer chose a victim. The event's process is the victim.
+    Oom oom = 6 in Bulk, pad 0 {
+        /// Address space of the victim.
+        total_vm: U64, "bytes";
+        /// Resident anonymous memory.
+        anon_rss: U64, "bytes";
+        /// Resident file pages.
+        file_rss: U64, "bytes";
+        /// Resident shared memory.
+        shmem_rss: U64, "bytes";
+        /// Page tables.
+        pgtables: U64, "bytes";
+        /// Process whose allocation led to this.
+        trigger_pid: U32, "";
+        /// The victim's `oom_score_adj`.
+        oom_score_adj: I32, "";
+    }
+    /// A file was opened, or an attempt failed (open, openat, openat2, creat).
+    Open open = 10 in Bulk, pad 2 {
+        /// Absolute path of the open file, resolved in the caller's root. After a failure: the given
+        /// path behind the directory that it starts from, symbolic links not resolved.
+        path: Text, "";
+        /// The path that the call passed.
+        path_given: Text, "";
+        /// Flags of the call (`O_*`).
+        flags: U32, "O_* bits";
+        /// Mode for a file that is created.
+        mode: U32, "permission bits";
+        /// The descriptor, or a negative errno.
+        result: I32, "errno if negative";
+        /// Whether the file still has a name.
+        file_state: Name(FILE_STATE), "";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A name was removed, or an attempt failed (unlink, unlinkat, rmdir).
+    Unlink unlink = 11 in Bulk, pad 2 {
+        /// The given path behind the directory that it starts from, in the caller's root.
+        path: Text, "";
+        /// The path that the call passed.
+        path_given: Text, "";
+        /// 0, or a negative errno.
+        result: I32, "errno if negative";
+        /// 1 if a directory was to be removed.
+        directory: U8, "";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A name was changed, or an attempt failed (rename, renameat, renameat2).
+    Rename rename = 12 in Bulk, pad 7 {
+        /// The old given path behind the directory that it starts from, in the caller's root.
+        path: Text, "";
+        /// The old path that the call passed.
+        path_given: Text, "";
+        /// The new given path behind the directory that it starts from, in the caller's root.
+        new_path: Text, "";
+        /// The new path that the call passed.
+        new_path_given: Text, "";
+        /// Flags of the call (`RENAME_*`).
+        flags: U32, "RENAME_* bits";
+        /// 0, or a negative errno.
+        result: I32, "errno if negative";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A socket was connected, or an attempt failed. For TCP the event comes when the outcome is known.
+    Connect connect = 13 in Bulk, pad 0 {
+        /// Time from the start of the attempt to its outcome; TCP only.
+        latency: U64, "ns";
+        /// Address to connect to.
+        address: Address, "";
+        /// Local address, where it is known.
+        local_address: Address, "";
+        /// Path of a unix socket; an abstract one begins with `@`.
+        unix_path: Text, "";
+        /// What the call returned: 0, or a negative errno (`EINPROGRESS` for a non-blocking socket).
+        result: I32, "errno if negative";
+        /// Port to connect to.
+        port: U16, "";
+        /// Local port, where it is known.
+        local_port: U16, "";
+        /// Address family.
+        family: Name(FAMILY), "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
+        /// What became of the attempt; `none` where the protocol has no handshake.
+        outcome: Name(OUTCOME), "";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A connection was accepted, or an attempt failed (accept, accept4).
+    Accept accept = 14 in Bulk, pad 1 {
+        /// Address of the peer.
+        address: Address, "";
+        /// Local address.
+        local_address: Address, "";
+        /// Path of a unix socket; an abstract one begins with `@`.
+        unix_path: Text, "";
+        /// The descriptor, or a negative errno.
+        result: I32, "errno if negative";
+        /// Port of the peer.
+        port: U16, "";
+        /// Local port.
+        local_port: U16, "";
+        /// Address family.
+        family: Name(FAMILY), "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A socket was set to listen, or an attempt failed.
+    Listen listen = 15 in Bulk, pad 7 {
+        /// Local address.
+        address: Address, "";
+        /// Path of a unix socket; an abstract one begins with `@`.
+        unix_path: Text, "";
+        /// 0, or a negative errno.
+        result: I32, "errno if negative";
+        /// The backlog that was asked for.
+        backlog: I32, "connections";
+        /// Local port.
+        port: U16, "";
+        /// Address family.
+        family: Name(FAMILY), "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
+        /// How the call reached the kernel.
+        via: Name(VIA), "";
+    }
+    /// A TCP connection that had been established was closed. The event's process is the one that
+    /// connected or accepted, where that was seen.
+    TcpClose tcp_close = 16 in Bulk, pad 2 {
+        /// Bytes sent and acknowledged by the peer.
+        bytes_sent: U64, "bytes";
+        /// Bytes received.
+        bytes_received: U64, "bytes";
+        /// Time since the connection was established; absent for one older than the agent.
+        duration: U64, "ns";
+        /// Address of the peer.
+        address: Address, "";
+        /// Local address.
+        local_address: Address, "";
+        /// Port of the peer.
+        port: U16, "";
+        /// Local port.
+        local_port: U16, "";
+        /// Address family.
+        family: Name(FAMILY), "";
+        /// Which side opened the connection, seen from here.
+        direction: Name(DIRECTION), "";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_ascend_and_stay_below_the_runtime_kinds() {
+        assert!(KINDS.windows(2).all(|pair| pair[0].id < pair[1].id));
+        assert!(KINDS.iter().all(|kind| kind.id < wire::FIRST_RUNTIME_KIND));
+    }
+
+    #[test]
+    fn names_are_unique_in_each_kind_with_the_common_fields() {
+        for kind in KINDS {
+            let mut seen = HashSet::new();
+            for field in COMMON.iter().chain(kind.fields) {
+                assert!(seen.insert(field.name), "{} has two fields {}", kind.name, field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_lie_in_the_record_one_behind_the_other() {
+        for kind in KINDS {
+            let mut end = size_of::<Header>();
+            for field in kind.fields {
+                assert_eq!(usize::from(field.offset), end, "{}.{}", kind.name, field.name);
+                end += field.ty.size();
+            }
+            assert!(usize::from(kind.size) - end < 8, "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn own_bits_stay_below_the_common_ones() {
+        for kind in KINDS {
+            assert!(kind.fields.iter().all(|field| field.wanted < 1 << wire::COMMON_SHIFT && field.wanted != 0));
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Tipstaff's host runtime, in the order in which an event travels:
+//!
+//! | module | what happens there |
+//! |---|---|
+//! | [`kind`] | what events there are: the catalogue, kinds known only at run time, enriched fields |
+//! | [`probe`] | eBPF programs are loaded, attached and told what is wanted (the only user of `aya`) |
+//! | [`source`] | records come from the rings, or events from a file of JSON Lines |
+//! | [`process`], [`enrich`] | the process table and the other tables that enriched fields are read from |
+//! | [`plan`] | subscriptions are bound by name to fields: what is wanted, and how a row is made |
+//! | [`project`] | a record becomes a row, laid out as the policy asked |
+//! | [`batch`] | rows are collected, sorted by time and closed |
+//! | [`reader`] | the one thread that does all of the above |
+//! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
+//! | [`outcome`] | what policies say: metrics, alerts, log lines |
+//! | [`sink`] | where it goes: standard output, Prometheus |
+//! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
+#![deny(unsafe_code)]
+
+pub mod kind;
+pub mod manifest;
+pub mod outcome;
+pub mod queue;
