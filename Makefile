@@ -1,0 +1,11 @@
+# Every recipe is one line; every step also works by hand.
+
+demo: build ; @tools/demo.sh
+build: setup ; @cargo build --release --bin tipstaff && tools/build-policies.sh
+test: build ; @tools/setup.sh test && tools/test.sh
+bench: build ; @tools/setup.sh bench && cargo bench --workspace --exclude tipstaff-probes
+lint: setup ; @tools/setup.sh lint && tools/lint.sh
+install: build ; @tools/install.sh
+setup: ; @tools/setup.sh build
+
+.PHONY: demo build test bench lint install setup

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Format, clippy pedantic, documentation, dependencies: all without a warning.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/toolchain.sh
+
+cargo fmt --all --check
+cargo clippy --release --quiet --all-targets -- -D warnings
+policies=$(cd policies && ls -d */ | tr -d / | sed 's/^/-p /')
+if has_wasm_target; then
+    # shellcheck disable=SC2086
+    cargo clippy --quiet --profile policy --target wasm32-unknown-unknown $policies -- -D warnings
+fi
+if has_rust_src; then
+    RUSTC_BOOTSTRAP=1 cargo clippy --quiet --profile ebpf -Z build-std=core --target bpfel-unknown-none -p tipstaff-probes -- -D warnings
+fi
+RUSTDOCFLAGS="-D warnings" cargo doc --release --quiet --no-deps --document-private-items --lib
+cargo deny --log-level error check

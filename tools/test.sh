@@ -1,0 +1,9 @@
+#!/bin/bash
+# Runs every test. Kernel tests need root: elsewhere they say that they are skipped, in CI they fail.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo test --release -- --test-threads=2
+for policy in policies/*/; do
+    target/release/tipstaff test "$policy" --wasm "target/policies/$(basename "$policy").wasm"
+done
