@@ -18,5 +18,7 @@
 
 pub mod kind;
 pub mod manifest;
+pub mod nearest;
 pub mod outcome;
 pub mod queue;
+pub mod source;

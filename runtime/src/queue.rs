@@ -163,7 +163,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn batch(bytes: usize, events: &[u64], first_ns: u64) -> Arc<Batch> {
-        Arc::new(Batch { bytes: vec![0; bytes], events: events.to_vec(), first_ns, last_ns: first_ns + 9 })
+        Arc::new(Batch {
+            bytes: vec![0; bytes],
+            events: events.to_vec(),
+            first_ns,
+            last_ns: first_ns + 9,
+        })
     }
 
     #[test]
@@ -177,8 +182,20 @@ mod tests {
         assert_eq!(
             delivery.gaps,
             [
-                Gap { subscription: 0, lost: 5, first_ns: 20, last_ns: 39, cause: Cause::QueueFull },
-                Gap { subscription: 1, lost: 1, first_ns: 20, last_ns: 29, cause: Cause::QueueFull },
+                Gap {
+                    subscription: 0,
+                    lost: 5,
+                    first_ns: 20,
+                    last_ns: 39,
+                    cause: Cause::QueueFull
+                },
+                Gap {
+                    subscription: 1,
+                    lost: 1,
+                    first_ns: 20,
+                    last_ns: 29,
+                    cause: Cause::QueueFull
+                },
             ]
         );
         assert_eq!(queue.dropped(), 6);

@@ -5,16 +5,36 @@ use wire::{Header, Text};
 
 /// Rust type of a field in the record.
 macro_rules! wire_type {
-    (U8) => { u8 };
-    (U16) => { u16 };
-    (U32) => { u32 };
-    (U64) => { u64 };
-    (I32) => { i32 };
-    (I64) => { i64 };
-    (Address) => { [u8; 16] };
-    (Text) => { Text };
-    (List) => { Text };
-    (Name) => { u8 };
+    (U8) => {
+        u8
+    };
+    (U16) => {
+        u16
+    };
+    (U32) => {
+        u32
+    };
+    (U64) => {
+        u64
+    };
+    (I32) => {
+        i32
+    };
+    (I64) => {
+        i64
+    };
+    (Address) => {
+        [u8; 16]
+    };
+    (Text) => {
+        Text
+    };
+    (List) => {
+        Text
+    };
+    (Name) => {
+        u8
+    };
 }
 
 /// Writes, for each kind: the struct of its record, a module with the bits of its fields, and its
@@ -419,7 +439,11 @@ mod tests {
     #[test]
     fn own_bits_stay_below_the_common_ones() {
         for kind in KINDS {
-            assert!(kind.fields.iter().all(|field| field.wanted < 1 << wire::COMMON_SHIFT && field.wanted != 0));
+            assert!(
+                kind.fields
+                    .iter()
+                    .all(|field| field.wanted < 1 << wire::COMMON_SHIFT && field.wanted != 0)
+            );
         }
     }
 }
