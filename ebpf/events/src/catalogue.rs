@@ -3,6 +3,14 @@
 use crate::{Field, Kind, Ring, Type, wire};
 use wire::{Header, Text};
 
+/// The struct of a kind's record.
+pub trait Record {
+    /// Number of the kind.
+    const KIND: u16;
+    /// Ring that its records travel in, unless an enforcing policy waits for them.
+    const RING: Ring;
+}
+
 /// Rust type of a field in the record.
 macro_rules! wire_type {
     (U8) => {
@@ -64,6 +72,11 @@ macro_rules! kinds {
                 )+
                 /// Fills the record up to a multiple of 8 bytes; 0.
                 pub pad: [u8; $pad],
+            }
+
+            impl Record for $record {
+                const KIND: u16 = $id;
+                const RING: Ring = Ring::$ring;
             }
 
             // Padding that the compiler adds would reach user space uninitialised.

@@ -1,0 +1,132 @@
+//! Where things are in this kernel's structs.
+//!
+//! Rust has no CO-RE relocations. Each member named here becomes a constant in `.rodata` whose
+//! symbol says what it is; the runtime reads the symbols of the object, looks them up in the
+//! kernel's BTF, and freezes the values before the verifier sees the program. A new member is one
+//! line here and nothing elsewhere.
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use core::ffi::c_void;
+
+/// A pointer into kernel memory, only good for reading through a helper.
+pub type Pointer = *const c_void;
+
+/// The value of a constant that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// A number that the runtime takes from the kernel's BTF.
+#[repr(transparent)]
+pub struct Constant(Global<u32>);
+
+impl Constant {
+    /// Known when the object is loaded.
+    #[expect(clippy::new_without_default, reason = "made in constants only")]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Global::new(ABSENT))
+    }
+
+    /// The value, or `None` where this kernel does not have it.
+    #[inline(always)]
+    pub fn get(&self) -> Option<usize> {
+        let value = self.0.load();
+        (value != ABSENT).then_some(value as usize)
+    }
+}
+
+/// Offset of a member of a kernel struct, in bytes.
+#[repr(transparent)]
+pub struct Offset(Constant);
+
+impl Offset {
+    /// Known when the object is loaded.
+    #[expect(clippy::new_without_default, reason = "made in constants only")]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Constant::new())
+    }
+
+    /// Whether this kernel has the member.
+    #[inline(always)]
+    pub fn exists(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Address of the member in the struct at `base`.
+    #[inline(always)]
+    pub fn of(&self, base: Pointer) -> Option<Pointer> {
+        let offset = self.0.get()?;
+        Some(base.wrapping_byte_add(offset))
+    }
+
+    /// Reads the member of the struct at `base`; `None` where there is no such member or no memory.
+    #[inline(always)]
+    pub fn read<T>(&self, base: Pointer) -> Option<T> {
+        let address = self.of(base)?;
+        // SAFETY: the helper checks the address, and T is what the kernel has there.
+        unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+    }
+}
+
+/// Reads a `T` at `address`.
+#[inline(always)]
+pub fn read<T>(address: Pointer) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+}
+
+/// `STRUCT { MEMBER, ... }`: a module for each struct, an [`Offset`] for each member. Members of
+/// anonymous structs and unions inside count as the struct's own.
+macro_rules! offsets {
+    ($($structure:ident { $($member:ident),+ $(,)? })+) => { $(
+        #[doc = concat!("Members of `struct ", stringify!($structure), "`.")]
+        #[allow(non_upper_case_globals, reason = "names are the kernel's")]
+        pub mod $structure {
+            $(
+                #[doc = concat!("Offset of `", stringify!($member), "`.")]
+                #[unsafe(export_name = concat!("OFFSET__", stringify!($structure), "__", stringify!($member)))]
+                pub static $member: super::Offset = super::Offset::new();
+            )+
+        }
+    )+ };
+}
+
+offsets! {
+    cgroup { root, kn }
+    cgroup_root { hierarchy_id }
+    cgroup_subsys_state { cgroup }
+    cred { uid, gid }
+    css_set { dfl_cgrp, subsys }
+    file { f_path }
+    fs_struct { pwd, root }
+    kernfs_node { id }
+    linux_binprm { file, filename, interp }
+    mm_struct { arg_start, arg_end, exe_file }
+    path { mnt, dentry }
+    pid { level, numbers }
+    signal_struct { pids, live, flags, group_exit_code }
+    task_struct {
+        cgroups, comm, exit_code, fs, group_leader, mm, pid, real_cred, real_parent, signal,
+        start_boottime, start_time, tgid, thread_pid,
+    }
+    upid { nr }
+}
+
+/// Sizes of structs, in bytes.
+#[allow(non_upper_case_globals, reason = "names are the kernel's")]
+pub mod size {
+    /// `struct upid`.
+    #[unsafe(export_name = "SIZE__upid")]
+    pub static upid: super::Constant = super::Constant::new();
+}
+
+/// Values of enumerators.
+#[allow(non_upper_case_globals, reason = "names are the kernel's")]
+pub mod value {
+    /// Index of the memory controller in `css_set.subsys`.
+    #[unsafe(export_name = "VALUE__cgroup_subsys_id__memory_cgrp_id")]
+    pub static memory_cgrp_id: super::Constant = super::Constant::new();
+    /// Index of the thread group in `signal_struct.pids`.
+    #[unsafe(export_name = "VALUE__pid_type__PIDTYPE_TGID")]
+    pub static PIDTYPE_TGID: super::Constant = super::Constant::new();
+}

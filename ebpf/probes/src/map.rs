@@ -1,0 +1,62 @@
+//! The maps that all objects share. The runtime creates them once; see [`crate::events::wire`].
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, RingBuf},
+};
+
+use crate::events::wire::{CAUSES, MAX_KINDS, ON_BIT};
+
+/// Processes that are hidden at the same time: the agent and its children.
+const MAX_HIDDEN: u32 = 1024;
+/// The runtime sets the real size of the rings.
+const RING_BYTES: u32 = 4096;
+
+#[map]
+static WANTED: Array<u64> = Array::with_max_entries(MAX_KINDS as u32, 0);
+#[map]
+static LOST: Array<u64> = Array::with_max_entries(MAX_KINDS as u32 * CAUSES as u32, 0);
+#[map]
+static HIDDEN: HashMap<u32, u8> = HashMap::with_max_entries(MAX_HIDDEN, 0);
+#[map]
+pub(crate) static BULK: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub(crate) static LIFE: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub(crate) static URGENT: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// What is wanted of the kind right now; 0: nothing, return at once.
+#[inline(always)]
+pub fn wanted(kind: u16) -> u64 {
+    let word = WANTED.get(u32::from(kind)).copied().unwrap_or(0);
+    if word & ON_BIT == 0 { 0 } else { word }
+}
+
+/// Whether the events of this process (thread group) are not reported.
+#[inline(always)]
+pub fn hidden(tgid: u32) -> bool {
+    HIDDEN.get_ptr(&tgid).is_some()
+}
+
+/// Counts one lost event of the kind.
+#[inline(always)]
+pub fn lost(kind: u16, cause: u16) {
+    if let Some(counter) = LOST.get_ptr_mut(u32::from(kind) * u32::from(CAUSES) + u32::from(cause))
+    {
+        add(counter, 1);
+    }
+}
+
+/// Adds to a number that other CPUs add to at the same time.
+#[inline(always)]
+pub(crate) fn add(number: *mut u64, summand: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's pointer is a map value, aligned to 8 bytes.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            number, summand,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = (number, summand);
+}

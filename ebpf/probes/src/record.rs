@@ -1,0 +1,221 @@
+//! Records on their way into a ring.
+//!
+//! A record of fixed size is built on the stack. One with texts is a [`Draft`] in a scratch buffer
+//! of this CPU: the fixed part first, the bytes of the texts behind it.
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_user_str,
+    },
+    macros::map,
+    maps::PerCpuArray,
+};
+use core::{ffi::c_void, marker::PhantomData, ptr};
+
+use crate::{
+    events::{
+        Ring,
+        catalogue::Record,
+        wire::{LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
+    },
+    kernel::Pointer,
+    map::{BULK, LIFE, URGENT, add, lost},
+};
+
+/// Room for the largest record: fixed part, three texts and the arguments, with some to spare.
+/// A value of a per-CPU array may have 32 KiB.
+const SLOT_BYTES: usize = 24 * 1024 - 8;
+/// Programs that build a record at the same time on one CPU: one interrupted by another, and that
+/// by a third.
+const SLOTS: u32 = 3;
+
+/// A scratch buffer, in use while `users` is 1.
+#[repr(C)]
+pub struct Slot {
+    users: u64,
+    bytes: [u8; SLOT_BYTES],
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Puts a record of fixed size into the ring of its kind.
+#[inline(always)]
+pub fn emit<R: Record>(word: u64, record: &R) {
+    output(R::KIND, R::RING, word, ptr::from_ref(record).cast(), size_of::<R>() as u64);
+}
+
+/// One helper call for reserving, copying and submitting: as fast as the two that writing in place
+/// takes, and the size need not be a constant. No flags: the kernel wakes the reader only if it had
+/// read everything.
+#[inline(always)]
+fn output(kind: u16, ring: Ring, word: u64, record: *const c_void, length: u64) {
+    let ring = if word & URGENT_BIT != 0 {
+        &URGENT
+    } else if let Ring::Life = ring {
+        &LIFE
+    } else {
+        &BULK
+    };
+    let map = ptr::from_ref(ring).cast_mut().cast();
+    // SAFETY: `record` has `length` initialised bytes; the verifier checks it.
+    let result = unsafe {
+        aya_ebpf::helpers::generated::bpf_ringbuf_output(map, record.cast_mut(), length, 0)
+    };
+    if result < 0 {
+        lost(kind, LOST_RING);
+    }
+}
+
+/// A record with texts, being built. Dropping it gives the scratch buffer back.
+pub struct Draft<R> {
+    slot: *mut Slot,
+    length: usize,
+    record: PhantomData<R>,
+}
+
+impl<R> Draft<R> {
+    /// Takes a scratch buffer of this CPU; where none is left the event counts as missed.
+    ///
+    /// Works without compare-and-swap, which kernels before 5.12 do not have: who adds 1 and then
+    /// reads 1 is alone, whether it was interrupted in between or not.
+    #[inline(always)]
+    fn claim(kind: u16) -> Option<*mut Slot> {
+        let mut index = 0;
+        while index < SLOTS {
+            let slot = SCRATCH.get_ptr_mut(index)?;
+            // SAFETY: a map value, aligned; other users of it only add and read.
+            let users = unsafe { &raw mut (*slot).users };
+            add(users, 1);
+            if unsafe { users.read_volatile() } == 1 {
+                return Some(slot);
+            }
+            add(users, u64::MAX);
+            index += 1;
+        }
+        lost(kind, LOST_MISSED);
+        None
+    }
+
+    /// Bytes so far.
+    #[inline(always)]
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> *mut u8 {
+        // SAFETY: `slot` is a map value for as long as the program runs.
+        unsafe { (&raw mut (*self.slot).bytes).cast() }
+    }
+
+    /// Room for `N` bytes behind what is there, or `None` if the draft is full.
+    #[inline(always)]
+    pub fn room<const N: usize>(&self) -> Option<*mut u8> {
+        if self.length > SLOT_BYTES - N {
+            return None;
+        }
+        // SAFETY: checked above; the verifier checks it again.
+        Some(unsafe { self.bytes().add(self.length) })
+    }
+
+    /// Makes the first `length` bytes of the [`Self::room`] a text of the record.
+    #[inline(always)]
+    pub fn keep(&mut self, length: usize, cut: bool) -> Text {
+        let text = Text::new(self.length as u16, length as u16, cut);
+        self.length += length;
+        text
+    }
+
+    /// Appends a string of the calling process; `None` if it cannot be read.
+    #[inline(always)]
+    pub fn user_text(&mut self, string: *const u8) -> Option<Text> {
+        let room = self.room::<{ MAX_TEXT + 2 }>()?;
+        // SAFETY: the room is that large.
+        let read =
+            unsafe { bpf_probe_read_user_str(room.cast(), MAX_TEXT as u32 + 2, string.cast()) };
+        self.keep_string(read)
+    }
+
+    /// Appends a string in kernel memory; `None` if it cannot be read.
+    #[inline(always)]
+    pub fn kernel_text(&mut self, string: Pointer) -> Option<Text> {
+        let room = self.room::<{ MAX_TEXT + 2 }>()?;
+        // SAFETY: the room is that large.
+        let read = unsafe { bpf_probe_read_kernel_str(room.cast(), MAX_TEXT as u32 + 2, string) };
+        self.keep_string(read)
+    }
+
+    /// `read`: bytes with the NUL. One more than fits was asked for, so a full buffer means a cut.
+    #[inline(always)]
+    fn keep_string(&mut self, read: i64) -> Option<Text> {
+        if read < 1 {
+            return None;
+        }
+        let length = read as usize - 1;
+        Some(if length > MAX_TEXT { self.keep(MAX_TEXT, true) } else { self.keep(length, false) })
+    }
+
+    /// Appends `length` bytes of the calling process's memory, `MAX_ARGS` at most.
+    #[inline(always)]
+    pub fn user_bytes(&mut self, bytes: *const u8, length: usize) -> Option<Text> {
+        let room = self.room::<MAX_ARGS>()?;
+        let kept = length.min(MAX_ARGS);
+        // SAFETY: the room is that large.
+        let result = unsafe { bpf_probe_read_user(room.cast(), kept as u32, bytes.cast()) };
+        (result == 0).then(|| self.keep(kept, length > kept))
+    }
+
+    /// Appends `length` bytes of kernel memory, `MAX_TEXT` at most.
+    #[inline(always)]
+    pub fn kernel_bytes(&mut self, bytes: Pointer, length: usize) -> Option<Text> {
+        let room = self.room::<MAX_TEXT>()?;
+        let kept = length.min(MAX_TEXT);
+        // SAFETY: the room is that large.
+        let result = unsafe { bpf_probe_read_kernel(room.cast(), kept as u32, bytes) };
+        (result == 0).then(|| self.keep(kept, length > kept))
+    }
+
+    /// Puts the record into a ring.
+    #[inline(always)]
+    pub fn emit_as(self, kind: u16, ring: Ring, word: u64) {
+        if self.length <= SLOT_BYTES {
+            output(kind, ring, word, self.bytes().cast(), self.length as u64);
+        }
+    }
+}
+
+impl<R: Record> Draft<R> {
+    /// A draft that begins with this fixed part, or `None` (counted) where no scratch buffer is left.
+    #[inline(always)]
+    pub fn new(record: R) -> Option<Self> {
+        let draft =
+            Self { slot: Self::claim(R::KIND)?, length: size_of::<R>(), record: PhantomData };
+        // SAFETY: the slot is larger than any record, and aligned to 8.
+        unsafe { draft.bytes().cast::<R>().write(record) };
+        Some(draft)
+    }
+
+    /// The fixed part.
+    #[inline(always)]
+    pub fn record(&mut self) -> &mut R {
+        // SAFETY: the bytes are aligned to 8, `new` wrote them, and all bit patterns are valid.
+        unsafe { &mut *self.bytes().cast::<R>() }
+    }
+
+    /// Puts the record into the ring of its kind.
+    #[inline(always)]
+    pub fn emit(self, word: u64) {
+        self.emit_as(R::KIND, R::RING, word);
+    }
+}
+
+impl<R> Drop for Draft<R> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the slot was claimed by this draft.
+        add(unsafe { &raw mut (*self.slot).users }, u64::MAX);
+    }
+}

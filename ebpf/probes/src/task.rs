@@ -1,0 +1,159 @@
+//! Whose event it is: the header of a record, filled in as far as it was asked for.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
+
+use crate::{
+    events::{
+        catalogue::{WANT_CGROUP, WANT_CGROUP_V1, WANT_COMM, WANT_NS_PID, WANT_UID},
+        wire::Header,
+    },
+    kernel::{
+        self, Pointer, cgroup, cgroup_root, css_set, kernfs_node, pid, signal_struct, task_struct,
+        upid,
+    },
+    map,
+};
+
+/// Thread group of the current task, in the initial pid namespace.
+#[inline(always)]
+#[must_use]
+pub fn current_pid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Thread of the current task, in the initial pid namespace.
+#[inline(always)]
+#[must_use]
+pub fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// The current `task_struct`.
+#[inline(always)]
+#[must_use]
+pub fn current() -> Pointer {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() as Pointer }
+}
+
+/// What is wanted of the kind for an event of the current process; `None` if nothing is, or the
+/// process is hidden.
+#[inline(always)]
+pub fn wanted(kind: u16) -> Option<u64> {
+    let word = map::wanted(kind);
+    (word != 0 && !map::hidden(current_pid())).then_some(word)
+}
+
+/// Header of an event of the current task.
+#[inline(always)]
+pub fn header(kind: u16, word: u64) -> Header {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let mut header = Header {
+        // SAFETY: no arguments.
+        time: unsafe { bpf_ktime_get_ns() },
+        pid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        kind,
+        ..Header::default()
+    };
+    if word & WANT_COMM != 0 {
+        header.comm = bpf_get_current_comm().unwrap_or_default();
+    }
+    if word & WANT_UID != 0 {
+        header.uid = bpf_get_current_uid_gid() as u32;
+    }
+    if word & WANT_CGROUP != 0 {
+        // SAFETY: no arguments.
+        header.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    }
+    if word & (WANT_CGROUP_V1 | WANT_NS_PID) != 0 {
+        let task = current();
+        if word & WANT_CGROUP_V1 != 0 {
+            header.cgroup_v1 = cgroup_v1(task).unwrap_or(0);
+        }
+        if word & WANT_NS_PID != 0 {
+            header.ns_pid = ns_pid(task).unwrap_or(0);
+        }
+    }
+    header
+}
+
+/// Header of an event of another task.
+#[inline(always)]
+pub fn header_of(task: Pointer, kind: u16, word: u64) -> Header {
+    let mut header = Header {
+        // SAFETY: no arguments.
+        time: unsafe { bpf_ktime_get_ns() },
+        pid: task_struct::tgid.read(task).unwrap_or(0),
+        tid: task_struct::pid.read(task).unwrap_or(0),
+        kind,
+        ..Header::default()
+    };
+    if word & WANT_COMM != 0 {
+        header.comm = task_struct::comm.read(task).unwrap_or_default();
+    }
+    if word & WANT_UID != 0 {
+        header.uid = uid(task).unwrap_or(0);
+    }
+    if word & WANT_CGROUP != 0 {
+        header.cgroup = cgroup_v2(task).unwrap_or(0);
+    }
+    if word & WANT_CGROUP_V1 != 0 {
+        header.cgroup_v1 = cgroup_v1(task).unwrap_or(0);
+    }
+    if word & WANT_NS_PID != 0 {
+        header.ns_pid = ns_pid(task).unwrap_or(0);
+    }
+    header
+}
+
+/// Real user in the initial user namespace.
+#[inline(always)]
+pub fn uid(task: Pointer) -> Option<u32> {
+    kernel::cred::uid.read(task_struct::real_cred.read(task)?)
+}
+
+/// Thread group in the task's own pid namespace.
+#[inline(always)]
+pub fn ns_pid(task: Pointer) -> Option<u32> {
+    let signal: Pointer = task_struct::signal.read(task)?;
+    let pids = signal_struct::pids.of(signal)?;
+    let index = kernel::value::PIDTYPE_TGID.get()?;
+    number_in_own_namespace(kernel::read(pids.wrapping_byte_add(index * size_of::<u64>()))?)
+}
+
+/// Number of a `struct pid` in the innermost pid namespace that it is in.
+#[inline(always)]
+fn number_in_own_namespace(struct_pid: Pointer) -> Option<u32> {
+    let level: u32 = pid::level.read(struct_pid)?;
+    let numbers = pid::numbers.of(struct_pid)?;
+    upid::nr.read(numbers.wrapping_byte_add(level as usize * kernel::size::upid.get()?))
+}
+
+/// Id of the task's cgroup in the v2 hierarchy.
+#[inline(always)]
+pub fn cgroup_v2(task: Pointer) -> Option<u64> {
+    let css_set: Pointer = task_struct::cgroups.read(task)?;
+    cgroup_id(css_set::dfl_cgrp.read(css_set)?)
+}
+
+/// Id of the task's cgroup in the v1 memory hierarchy, if the memory controller is on one.
+#[inline(always)]
+pub fn cgroup_v1(task: Pointer) -> Option<u64> {
+    let css_set: Pointer = task_struct::cgroups.read(task)?;
+    let subsys = css_set::subsys.of(css_set)?;
+    let index = kernel::value::memory_cgrp_id.get()?;
+    let state: Pointer = kernel::read(subsys.wrapping_byte_add(index * size_of::<u64>()))?;
+    let group: Pointer = kernel::cgroup_subsys_state::cgroup.read(state)?;
+    let root: Pointer = cgroup::root.read(group)?;
+    // Number 0 is the v2 hierarchy.
+    (cgroup_root::hierarchy_id.read::<i32>(root)? != 0).then(|| cgroup_id(group))?
+}
+
+#[inline(always)]
+fn cgroup_id(group: Pointer) -> Option<u64> {
+    kernfs_node::id.read(cgroup::kn.read(group)?)
+}
