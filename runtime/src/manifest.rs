@@ -1,6 +1,33 @@
 //! What a policy says of itself: name, version, subscriptions, and the settings it takes.
+//!
+//! The manifest is TOML, from a hostile guest: size and numbers are limited, unknown keys and types
+//! are refused.
+//!
+//! ```toml
+//! name = "exec-audit"
+//! version = "0.1.0"
+//! tick = "1s"
+//!
+//! [[subscribe]]
+//! event = "exec"
+//! fields = ["path:text", "uid:u32", "proc.parent.exe:text?"]
+//!
+//! [[setting]]
+//! name = "shells"
+//! type = "texts"
+//! doc = "File names that count as a shell."
+//! default = ["sh", "bash"]
+//! ```
 
 use std::fmt;
+
+mod parse;
+mod settings;
+
+pub use parse::{
+    MAX_FIELDS, MAX_OPTIONAL, MAX_SETTINGS, MAX_SUBSCRIPTIONS, MAX_TEXT, ManifestError,
+};
+pub use settings::SettingError;
 
 /// A policy's manifest, parsed and checked in itself (not yet against the kinds of this agent).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,4 +161,23 @@ pub enum SettingType {
     Texts,
     /// An array of integers.
     Integers,
+}
+
+impl SettingType {
+    /// Every type with its name in a manifest and an example in TOML.
+    pub const ALL: &[(Self, &'static str, &'static str)] = &[
+        (Self::Text, "text", r#""a string""#),
+        (Self::Integer, "integer", "7"),
+        (Self::Number, "number", "0.5"),
+        (Self::Boolean, "boolean", "true"),
+        (Self::Texts, "texts", r#"["a", "b"]"#),
+        (Self::Integers, "integers", "[1, 2]"),
+    ];
+}
+
+impl fmt::Display for SettingType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|entry| entry.0 == *self).map_or("", |entry| entry.1);
+        f.write_str(name)
+    }
 }

@@ -1,0 +1,345 @@
+//! From text to [`Manifest`].
+
+use std::{collections::HashSet, str::FromStr};
+
+use serde::Deserialize;
+
+use super::{Ask, AskType, Manifest, Setting, SettingType, Subscription};
+
+/// Longest manifest, in bytes.
+pub const MAX_TEXT: usize = 256 << 10;
+/// Most subscriptions: their index is one byte in each row, and 255 stays free.
+pub const MAX_SUBSCRIPTIONS: usize = 255;
+/// Most fields of one subscription.
+pub const MAX_FIELDS: usize = 128;
+/// Most optional fields of one subscription: bits in a row's `absent` mask.
+pub const MAX_OPTIONAL: usize = 32;
+/// Most settings.
+pub const MAX_SETTINGS: usize = 256;
+/// Longest name of anything, in bytes.
+const MAX_NAME: usize = 64;
+/// Longest documentation of a setting, in bytes.
+const MAX_DOC: usize = 4096;
+/// Shortest and longest time between two ticks.
+const TICK_NS: std::ops::RangeInclusive<u64> = 10_000_000..=86_400_000_000_000;
+
+/// Why a manifest was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("manifest{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+pub struct ManifestError {
+    /// Line of the manifest, where it is known.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    name: String,
+    version: String,
+    tick: Option<String>,
+    #[serde(default)]
+    subscribe: Vec<RawSubscription>,
+    #[serde(default)]
+    setting: Vec<RawSetting>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSubscription {
+    event: String,
+    fields: Vec<String>,
+    #[serde(default)]
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSetting {
+    name: String,
+    #[serde(rename = "type")]
+    ty: String,
+    doc: String,
+    default: Option<toml::Value>,
+}
+
+impl FromStr for Manifest {
+    type Err = ManifestError;
+
+    fn from_str(text: &str) -> Result<Self, ManifestError> {
+        if text.len() > MAX_TEXT {
+            return Err(refuse(format!(
+                "it has {} bytes, at most {MAX_TEXT} are allowed",
+                text.len()
+            )));
+        }
+        let raw: RawManifest = toml::from_str(text).map_err(|error| ManifestError {
+            line: error.span().map(|span| 1 + text[..span.start].matches('\n').count()),
+            message: error.message().to_owned(),
+        })?;
+        check(raw)
+    }
+}
+
+fn refuse(message: String) -> ManifestError {
+    ManifestError { line: None, message }
+}
+
+fn check(raw: RawManifest) -> Result<Manifest, ManifestError> {
+    if !is_policy_name(&raw.name) {
+        return Err(refuse(format!(
+            "name {:?} is not a policy's name: [a-z][a-z0-9-]*, {MAX_NAME} bytes at most",
+            raw.name
+        )));
+    }
+    if raw.version.is_empty()
+        || raw.version.len() > MAX_NAME
+        || !raw.version.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(refuse(format!(
+            "version {:?} is not 1 to {MAX_NAME} printable ASCII characters without spaces",
+            raw.version
+        )));
+    }
+    at_most(raw.subscribe.len(), MAX_SUBSCRIPTIONS, "subscriptions")?;
+    at_most(raw.setting.len(), MAX_SETTINGS, "settings")?;
+    let mut names = HashSet::new();
+    if let Some(twice) = raw.setting.iter().find(|setting| !names.insert(setting.name.clone())) {
+        return Err(refuse(format!("setting {:?} is there twice", twice.name)));
+    }
+    Ok(Manifest {
+        name: raw.name,
+        version: raw.version,
+        tick_ns: raw.tick.as_deref().map(tick).transpose()?,
+        subscriptions: raw.subscribe.into_iter().map(subscription).collect::<Result<_, _>>()?,
+        settings: raw.setting.into_iter().map(setting).collect::<Result<_, _>>()?,
+    })
+}
+
+fn at_most(found: usize, limit: usize, what: &str) -> Result<(), ManifestError> {
+    if found > limit {
+        Err(refuse(format!("{found} {what}, at most {limit} are allowed")))
+    } else {
+        Ok(())
+    }
+}
+
+fn is_policy_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Names of kinds, fields and settings. Kinds and fields of tracepoints bear the kernel's names.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
+}
+
+fn tick(text: &str) -> Result<u64, ManifestError> {
+    const UNITS: &[(&str, u64)] =
+        &[("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+    UNITS
+        .iter()
+        .find_map(|(unit, ns)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*ns))
+        .filter(|ns| TICK_NS.contains(ns))
+        .ok_or_else(|| {
+            refuse(format!("tick {text:?} is not a time from \"10ms\" to \"24h\" (ms, s, m, h)"))
+        })
+}
+
+fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
+    let event = raw.event;
+    if !is_name(&event) {
+        return Err(refuse(format!("event {event:?} is not the name of an event kind")));
+    }
+    let within =
+        |error: ManifestError| refuse(format!("subscription to `{event}`: {}", error.message));
+    at_most(raw.fields.len(), MAX_FIELDS, "fields").map_err(within)?;
+    let fields =
+        raw.fields.iter().map(|text| ask(text)).collect::<Result<Vec<_>, _>>().map_err(within)?;
+    at_most(fields.iter().filter(|ask| ask.optional).count(), MAX_OPTIONAL, "optional fields")
+        .map_err(within)?;
+    let mut seen = HashSet::new();
+    if let Some(twice) = fields.iter().find(|ask| !seen.insert((&ask.name, ask.ty))) {
+        return Err(within(refuse(format!("field {}:{} is there twice", twice.name, twice.ty))));
+    }
+    Ok(Subscription { optional: raw.optional, fields, event })
+}
+
+fn ask(text: &str) -> Result<Ask, ManifestError> {
+    // A tracepoint's kind may have a colon in its name, but no field has.
+    let (name, ty) = text.rsplit_once(':').ok_or_else(|| {
+        refuse(format!("field {text:?} has no type: expected NAME:TYPE or NAME:TYPE?"))
+    })?;
+    let (ty, optional) = ty.strip_suffix('?').map_or((ty, false), |ty| (ty, true));
+    if !is_name(name) {
+        return Err(refuse(format!(
+            "field {text:?} has no proper name: letters, digits, `_` and `.`"
+        )));
+    }
+    let Some(&(ty, _)) = AskType::ALL.iter().find(|(_, known)| *known == ty) else {
+        let known: Vec<&str> = AskType::ALL.iter().map(|(_, name)| *name).collect();
+        return Err(refuse(format!(
+            "field {text:?} has the unknown type `{ty}`: expected one of {}",
+            known.join(", ")
+        )));
+    };
+    Ok(Ask { name: name.to_owned(), ty, optional })
+}
+
+fn setting(raw: RawSetting) -> Result<Setting, ManifestError> {
+    let name = raw.name;
+    if !is_name(&name) {
+        return Err(refuse(format!(
+            "setting {name:?} has no proper name: letters, digits, `_` and `-`"
+        )));
+    }
+    let Some(&(ty, ..)) = SettingType::ALL.iter().find(|entry| entry.1 == raw.ty) else {
+        let known: Vec<&str> = SettingType::ALL.iter().map(|entry| entry.1).collect();
+        return Err(refuse(format!(
+            "setting `{name}` has the unknown type {:?}: expected one of {}",
+            raw.ty,
+            known.join(", ")
+        )));
+    };
+    if raw.doc.len() > MAX_DOC {
+        return Err(refuse(format!(
+            "setting `{name}` has {} bytes of doc, at most {MAX_DOC} are allowed",
+            raw.doc.len()
+        )));
+    }
+    let default = match raw.default {
+        None => None,
+        Some(value) => Some(ty.write(&value).ok_or_else(|| {
+            refuse(format!(
+                "setting `{name}` has the default {value}, which is not of its type `{ty}`"
+            ))
+        })?),
+    };
+    Ok(Setting { name, ty, doc: raw.doc, default })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "name = \"p\"\nversion = \"1\"\n";
+
+    fn parse(rest: &str) -> Result<Manifest, ManifestError> {
+        format!("{HEAD}{rest}").parse()
+    }
+
+    fn message(rest: &str) -> String {
+        parse(rest).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_manifest_is_understood() {
+        let manifest = parse(
+            r#"
+            tick = "500ms"
+            [[subscribe]]
+            event = "exec"
+            fields = ["ppid:u32", "uid:u32?", "path:text", "proc.parent.exe:bytes?"]
+            [[subscribe]]
+            event = "oom"
+            fields = []
+            optional = true
+            [[setting]]
+            name = "ports"
+            type = "integers"
+            doc = "Ports that are expected."
+            default = [80, 443]
+            [[setting]]
+            name = "label"
+            type = "text"
+            doc = ""
+            "#,
+        )
+        .unwrap();
+        assert_eq!(manifest.tick_ns, Some(500_000_000));
+        assert_eq!(manifest.subscriptions.len(), 2);
+        assert_eq!(
+            manifest.subscriptions[0].fields[1],
+            Ask { name: "uid".into(), ty: AskType::U32, optional: true }
+        );
+        assert_eq!(manifest.subscriptions[0].fields[3].ty, AskType::Bytes);
+        assert!(manifest.subscriptions[1].optional);
+        assert_eq!(manifest.settings[0].default.as_deref(), Some("[80, 443]"));
+        assert_eq!(manifest.settings[1].default, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        assert_eq!(
+            message("colour = 1"),
+            "manifest, line 3: unknown field `colour`, expected one of `name`, `version`, `tick`, `subscribe`, `setting`"
+        );
+        assert!(
+            message("[[subscribe]]\nevent = \"exec\"\nfields = []\nwher = \"\"")
+                .contains("line 6: unknown field `wher`")
+        );
+    }
+
+    #[test]
+    fn a_field_without_a_known_type_is_named() {
+        let of = |field: &str| {
+            message(&format!("[[subscribe]]\nevent = \"exec\"\nfields = [{field:?}]"))
+        };
+        assert!(of("path").contains("subscription to `exec`: field \"path\" has no type"));
+        assert!(of("path:string").contains("unknown type `string`: expected one of u8, u16"));
+        assert!(of("pa th:text").contains("no proper name"));
+    }
+
+    #[test]
+    fn names_versions_and_ticks_are_checked() {
+        let head = |name: &str, version: &str| {
+            format!("name = {name:?}\nversion = {version:?}\n").parse::<Manifest>()
+        };
+        assert!(head("a-1", "0.1.0-rc1").is_ok());
+        for name in ["", "A", "1a", "a_b", "a b", "a\u{1b}", &"a".repeat(65)] {
+            assert!(head(name, "1").is_err(), "{name:?}");
+        }
+        assert!(head("a", "").is_err());
+        assert!(head("a", "1 2").is_err());
+        for tick in ["1", "9ms", "25h", "-1s", "1.5s", "99999999999999999999s"] {
+            assert!(parse(&format!("tick = {tick:?}")).is_err(), "{tick}");
+        }
+    }
+
+    #[test]
+    fn what_exceeds_a_limit_is_refused() {
+        let subscriptions = |n: usize| "[[subscribe]]\nevent = \"exec\"\nfields = []\n".repeat(n);
+        assert!(parse(&subscriptions(255)).is_ok());
+        assert!(message(&subscriptions(256)).contains("256 subscriptions, at most 255"));
+        let optional = |n: usize| {
+            let fields: Vec<String> = (0..n).map(|i| format!("\"f{i}:u8?\"")).collect();
+            parse(&format!("[[subscribe]]\nevent = \"exec\"\nfields = [{}]", fields.join(",")))
+        };
+        assert!(optional(32).is_ok());
+        assert!(optional(33).unwrap_err().message.contains("33 optional fields, at most 32"));
+        assert!(message(&" ".repeat(MAX_TEXT)).contains("at most"));
+    }
+
+    #[test]
+    fn doubles_are_refused() {
+        assert!(
+            message("[[subscribe]]\nevent = \"exec\"\nfields = [\"a:u8\", \"a:u8\"]")
+                .contains("a:u8 is there twice")
+        );
+        assert!(parse("[[subscribe]]\nevent = \"exec\"\nfields = [\"a:u8\", \"a:text\"]").is_ok());
+        let setting = "[[setting]]\nname = \"x\"\ntype = \"text\"\ndoc = \"\"\n";
+        assert!(message(&setting.repeat(2)).contains("setting \"x\" is there twice"));
+    }
+
+    #[test]
+    fn a_default_of_another_type_is_refused() {
+        assert!(
+            message("[[setting]]\nname = \"x\"\ntype = \"integer\"\ndoc = \"\"\ndefault = \"7\"")
+                .contains("setting `x` has the default \"7\", which is not of its type `integer`")
+        );
+    }
+}
