@@ -1,0 +1,187 @@
+//! What the agent says of itself. A metric is written once, in the list below: from there come its
+//! field, its registration and `docs/metrics.md`.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+/// One metric of the agent, for its documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentMetric {
+    /// Name of the field in [`AgentMetrics`].
+    pub field: &'static str,
+    /// Name in the exposition, without a counter's `_total`.
+    pub name: String,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Unit; empty where there is none.
+    pub unit: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident),+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub struct $name { $($(#[$field_doc])* pub $field: String),+ }
+
+        impl Labelled for $name {
+            const LABELS: &'static [&'static str] = &[$(stringify!($field)),+];
+        }
+    )+};
+}
+
+trait Labelled {
+    const LABELS: &'static [&'static str];
+}
+
+labels! {
+    /// Of one policy.
+    PolicyLabels {
+        /// Name of the policy.
+        policy
+    }
+    /// Of one event kind.
+    KindLabels {
+        /// Name of the kind.
+        kind
+    }
+    /// Events that were lost.
+    LossLabels {
+        /// Name of the kind.
+        kind,
+        /// Name of the cause, from [`crate::queue::Cause::ALL`].
+        cause
+    }
+    /// Something that happened for a reason.
+    CauseLabels {
+        /// What the reason was.
+        cause
+    }
+    /// Policies in one state.
+    StateLabels {
+        /// Name of the state.
+        state
+    }
+}
+
+/// A metric's type and labels, for its documentation.
+trait Documented {
+    const KIND: MetricType;
+    const LABELS: &'static [&'static str] = &[];
+}
+
+impl Documented for Counter {
+    const KIND: MetricType = <Self as TypedMetric>::TYPE;
+}
+
+impl Documented for Gauge {
+    const KIND: MetricType = <Self as TypedMetric>::TYPE;
+}
+
+impl<L: Labelled, M: Documented> Documented for Family<L, M> {
+    const KIND: MetricType = M::KIND;
+    const LABELS: &'static [&'static str] = L::LABELS;
+}
+
+macro_rules! agent_metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ty $(, $unit:ident)?;)+) => {
+        /// The agent's own metrics. The handles are cheap to clone: on a hot path keep the one that
+        /// `get_or_create_owned` gives, and add to it without a look-up.
+        #[derive(Debug, Default)]
+        pub struct AgentMetrics { $($(#[doc = $help])+ pub $field: $type),+ }
+
+        impl AgentMetrics {
+            /// Every metric, in the order of the documentation.
+            #[must_use]
+            pub fn list() -> Vec<AgentMetric> {
+                vec![$({
+                    let unit = unit!($($unit)?);
+                    let unit = unit.as_ref().map_or("", |_| concat!($(stringify!($unit))?));
+                    let suffix = if unit.is_empty() { String::new() } else { format!("_{}", unit.to_lowercase()) };
+                    AgentMetric {
+                        field: stringify!($field),
+                        name: format!("{}_{}{suffix}", Self::PREFIX, stringify!($field)),
+                        kind: match <$type as Documented>::KIND {
+                            MetricType::Counter => "counter",
+                            _ => "gauge",
+                        },
+                        labels: <$type as Documented>::LABELS,
+                        unit,
+                        help: concat!($($help),+).trim_ascii(),
+                    }
+                }),+]
+            }
+
+            /// Puts them into a registry, under the agent's prefix.
+            pub(super) fn register(&self, registry: &mut Registry) {
+                let Self { $($field),+ } = self;
+                let registry = registry.sub_registry_with_prefix(Self::PREFIX);
+                // The library ends the help text with a full stop.
+                $(let help = concat!($($help),+).trim_ascii().trim_end_matches('.');
+                match unit!($($unit)?) {
+                    Some(unit) => registry.register_with_unit(stringify!($field), help, unit, $field.clone()),
+                    None => registry.register(stringify!($field), help, $field.clone()),
+                })+
+            }
+        }
+    };
+}
+
+macro_rules! unit {
+    () => {
+        None::<Unit>
+    };
+    ($unit:ident) => {
+        Some(Unit::$unit)
+    };
+}
+
+impl AgentMetrics {
+    const PREFIX: &str = "tipstaff";
+}
+
+/// A counter for each policy.
+pub(super) type PerPolicy = Family<PolicyLabels, Counter>;
+
+agent_metrics! {
+    /// Events that the reader took from its source, by kind.
+    events: Family<KindLabels, Counter>;
+    /// Events that were lost before a policy saw them, by kind and by where it happened.
+    events_lost: Family<LossLabels, Counter>;
+    /// Rows handed to a policy.
+    rows: PerPolicy;
+    /// Batches handed to a policy, one call each.
+    batches: PerPolicy;
+    /// Calls of a policy: `configure`, `on-batch` and `on-tick`.
+    calls: PerPolicy;
+    /// Processor time that a policy's calls took.
+    call_cpu: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
+    /// Calls that ended in an error (trap, deadline, limit) and cost the policy's instance.
+    traps: PerPolicy;
+    /// Bytes of rows that wait in a policy's queue.
+    queue: Family<PolicyLabels, Gauge>, Bytes;
+    /// Policies, by state.
+    policies: Family<StateLabels, Gauge>;
+    /// Enriched fields that had no value in a row, by what was missing.
+    enrichment_misses: Family<CauseLabels, Counter>;
+    /// Alerts that a policy raised and that went on to the sink.
+    alerts: PerPolicy;
+    /// Alerts dropped because the policy raised more than its limit.
+    alerts_limited: PerPolicy;
+    /// Alerts dropped because the sink did not keep up.
+    alerts_dropped: PerPolicy;
+    /// Log lines dropped because the policy wrote more than its limit.
+    log_lines_limited: PerPolicy;
+    /// Lines dropped because standard output did not take them.
+    output_dropped: Counter;
+}
+
+impl Documented for Counter<f64, std::sync::atomic::AtomicU64> {
+    const KIND: MetricType = MetricType::Counter;
+}
