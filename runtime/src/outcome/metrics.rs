@@ -88,6 +88,18 @@ pub enum MetricError {
         /// How many.
         found: usize,
     },
+    /// More names than the policy may have series.
+    #[error(
+        "metric `{metric}`: the policy has {max} metrics already; raise `series` in [policy.{policy}.limits]"
+    )]
+    TooMany {
+        /// Name of the metric.
+        metric: String,
+        /// Name of the policy.
+        policy: String,
+        /// The limit.
+        max: usize,
+    },
     /// Buckets that make no histogram.
     #[error(
         "histogram `{0}`: expected at most {MAX_BOUNDS} finite bucket bounds in ascending order"
@@ -195,6 +207,13 @@ pub struct PolicyMetrics {
 }
 
 impl PolicyMetrics {
+    /// Gives a metric a unit and a help text for when it is made with its name alone.
+    pub fn describe(&self, describe: Describe<'_>) -> Result<(), MetricError> {
+        family_name(MetricKind::Counter, describe.name, describe.unit)?;
+        let help = escape::control(escape::prefix(describe.help, MAX_HELP));
+        self.table.describe(describe.name, describe.unit, &help)
+    }
+
     /// The counter's series with these labels.
     pub fn counter<'a>(
         &self,
@@ -214,7 +233,7 @@ impl PolicyMetrics {
     }
 
     /// The histogram's series with these labels. `bounds` are the upper bounds of its buckets; none:
-    /// from a millisecond to five minutes, for seconds.
+    /// from a millisecond to five minutes, for seconds. Those given first count for all its series.
     pub fn histogram<'a>(
         &self,
         describe: impl Into<Describe<'a>>,
@@ -242,49 +261,61 @@ impl PolicyMetrics {
     fn handle(
         &self,
         kind: MetricKind,
-        describe: Describe<'_>,
+        given: Describe<'_>,
         labels: &[Label],
         bounds: &[f64],
     ) -> Result<Handle, MetricError> {
-        let name = family_name(kind, &describe)?;
+        let (unit, help) = if given.unit.is_empty() && given.help.is_empty() {
+            self.table.described(given.name)
+        } else {
+            (
+                given.unit.to_owned(),
+                escape::control(escape::prefix(given.help, MAX_HELP)).into_owned(),
+            )
+        };
+        let name = family_name(kind, given.name, &unit)?;
         let labels = canonical(name, labels)?;
         let is_sorted =
             bounds.is_sorted_by(|a, b| a < b) && bounds.iter().all(|bound| bound.is_finite());
         if bounds.len() > MAX_BOUNDS || !is_sorted {
             return Err(MetricError::Bounds(name.to_owned()));
         }
-        let schema = Schema {
+        let mut schema = Schema {
             kind,
-            unit: describe.unit.to_owned(),
+            unit,
             labels: labels.iter().map(|(name, _)| name.clone()).collect(),
             bounds: bounds.into(),
         };
-        match self.table.schema(name) {
-            Some(mine) => same(name, &schema, self.table.policy(), name, &mine)?,
-            None => self.shared.check(self.table.policy(), name, &schema)?,
+        if let Some(mine) = self.table.schema(name) {
+            if kind == mine.kind {
+                schema.bounds = Arc::clone(&mine.bounds);
+            }
+            same(name, &schema, self.table.policy(), name, &mine)?;
+        } else {
+            self.shared.check(self.table.policy(), name, &schema)?;
+            self.table.check_room(name)?;
         }
-        let help = escape::control(escape::prefix(describe.help, MAX_HELP));
         Ok(self.table.handle(name, &schema, &help, labels))
     }
 }
 
 /// The name without what the exposition puts behind it.
-fn family_name<'a>(kind: MetricKind, describe: &Describe<'a>) -> Result<&'a str, MetricError> {
-    check_name("metric", describe.name)?;
-    if describe.name.starts_with(RESERVED_PREFIX) {
-        return Err(MetricError::Reserved(describe.name.to_owned()));
+fn family_name<'a>(kind: MetricKind, full: &'a str, unit: &str) -> Result<&'a str, MetricError> {
+    check_name("metric", full)?;
+    if full.starts_with(RESERVED_PREFIX) {
+        return Err(MetricError::Reserved(full.to_owned()));
     }
     let strip = |name: &'a str, suffix: &str| {
         let stripped = name.strip_suffix(suffix).and_then(|name| name.strip_suffix('_'));
         stripped.filter(|name| !name.is_empty()).unwrap_or(name)
     };
-    let mut name = describe.name;
+    let mut name = full;
     if kind == MetricKind::Counter {
         name = strip(name, "total");
     }
-    if !describe.unit.is_empty() {
-        check_name("unit", describe.unit)?;
-        name = strip(name, describe.unit);
+    if !unit.is_empty() {
+        check_name("unit", unit)?;
+        name = strip(name, unit);
     }
     Ok(name)
 }

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::series::{Cell, Handle, Label, Series, Value};
+use super::{
+    MetricError,
+    series::{Cell, Handle, Label, Series, Value},
+};
 
 /// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +127,8 @@ struct Inner {
     families: BTreeMap<Arc<str>, Family>,
     /// Series that count against the cap.
     weight: usize,
+    /// Unit and help text of metrics that were described before they were made.
+    described: BTreeMap<String, (String, String)>,
     /// The running generation's table, until this one takes over.
     previous: Option<Arc<Table>>,
 }
@@ -140,6 +145,34 @@ impl Table {
 
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+
+    /// Keeps unit and help text for a metric that is still to be made.
+    pub fn describe(&self, name: &str, unit: &str, help: &str) -> Result<(), MetricError> {
+        let mut inner = self.lock();
+        if inner.described.len() >= self.max_series && !inner.described.contains_key(name) {
+            return Err(self.too_many(name));
+        }
+        inner.described.insert(name.to_owned(), (unit.to_owned(), help.to_owned()));
+        Ok(())
+    }
+
+    /// Unit and help text of a metric; both empty where there are none.
+    pub fn described(&self, name: &str) -> (String, String) {
+        self.lock().described.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Fails if there are too many names already: each of them has an overflow series.
+    pub fn check_room(&self, name: &str) -> Result<(), MetricError> {
+        if self.lock().families.len() < self.max_series { Ok(()) } else { Err(self.too_many(name)) }
+    }
+
+    fn too_many(&self, metric: &str) -> MetricError {
+        MetricError::TooMany {
+            metric: metric.to_owned(),
+            policy: self.policy.clone(),
+            max: self.max_series,
+        }
     }
 
     /// The schemas in use, by name.
@@ -170,7 +203,7 @@ impl Table {
         labels: Vec<Label>,
     ) -> Handle {
         let mut inner = self.lock();
-        let Inner { families, weight, previous } = &mut *inner;
+        let Inner { families, weight, previous, .. } = &mut *inner;
         if families.get(name).is_some_and(|family| family.inherited && family.schema != *schema) {
             // The previous generation had it otherwise, and this one decides.
             if let Some(old) = families.remove(name) {

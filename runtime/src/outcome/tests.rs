@@ -212,6 +212,34 @@ fn above_the_cap_values_go_to_one_series_per_name() {
 }
 
 #[test]
+fn a_policy_has_no_more_names_than_it_may_have_series() {
+    let policy = metrics().begin("p", 3);
+    let made = (0..10).filter(|n| policy.counter(format!("n{n}").as_str(), &[]).is_ok()).count();
+    let described =
+        (0..10).filter(|n| policy.describe(format!("n{n}").as_str().into()).is_ok()).count();
+    assert_eq!((made, described), (3, 3));
+    assert_eq!(
+        policy.gauge("more", &[]).unwrap_err().to_string(),
+        "metric `more`: the policy has 3 metrics already; raise `series` in [policy.p.limits]"
+    );
+}
+
+#[test]
+fn a_metric_made_by_its_name_alone_has_the_unit_and_help_it_was_described_with() {
+    let metrics = metrics();
+    let policy = metrics.begin("p", 9);
+    policy
+        .describe(Describe { name: "took_seconds", unit: "seconds", help: "How long\n" })
+        .unwrap();
+    policy.histogram("took_seconds", &[], &[1.0]).unwrap().observe(2.0);
+    policy.histogram("took_seconds", &[], &[7.0, 8.0]).unwrap().observe(3.0);
+    policy.commit().unwrap();
+    let family = metrics.families().remove(0);
+    assert_eq!([&*family.name, &*family.unit, &*family.help], ["took", "seconds", "How long\\n"]);
+    assert_eq!(shown(&metrics), ["p took{} 5 in [0, 2]"], "the bounds given first count");
+}
+
+#[test]
 fn series_with_labels_expire_when_idle_and_make_room() {
     let metrics = metrics();
     let policy = metrics.begin("p", 3);
