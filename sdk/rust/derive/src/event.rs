@@ -1,0 +1,98 @@
+//! `#[derive(Event)]`.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{DeriveInput, GenericParam, Lifetime, LitStr, Result, ext::IdentExt, spanned::Spanned};
+
+use crate::{check_name, named_fields};
+
+pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
+    let (kind, optional) = on_struct(input)?;
+    let row: Lifetime = match input.generics.params.iter().collect::<Vec<_>>().as_slice() {
+        [] => syn::parse_quote!('row),
+        [GenericParam::Lifetime(only)] => only.lifetime.clone(),
+        _ => {
+            return Err(syn::Error::new_spanned(
+                &input.generics,
+                "an event has at most one lifetime and no type parameters",
+            ));
+        }
+    };
+    let name = &input.ident;
+    let (_, ty_generics, _) = input.generics.split_for_impl();
+
+    let (mut columns, mut reads) = (Vec::new(), Vec::new());
+    for field in &named_fields(input, "an event")?.named {
+        let ident = field.ident.as_ref().expect("the fields have names");
+        let (renamed, flags) = on_field(field)?;
+        if flags {
+            reads.push(quote!(#ident: flags));
+            continue;
+        }
+        let column = renamed.map_or_else(|| ident.unraw().to_string(), |name| name.value());
+        let (ty, index) = (&field.ty, columns.len());
+        // The span of the type, so that an unknown one is an error there.
+        columns.push(quote_spanned!(ty.span()=> <#ty as ::tipstaff::field::Field<#row>>::COLUMN.named(#column)));
+        reads.push(quote_spanned!(ty.span()=> #ident: <#ty as ::tipstaff::field::Field<#row>>::read(
+            row,
+            const { ::tipstaff::field::place(<Self as ::tipstaff::Event<#row>>::FIELDS, #index) },
+        )));
+    }
+
+    Ok(quote! {
+        impl<#row> ::tipstaff::Event<#row> for #name #ty_generics {
+            const KIND: &'static str = #kind;
+            const OPTIONAL: bool = #optional;
+            const FIELDS: &'static [::tipstaff::field::Column] = &[#(#columns),*];
+
+            #[inline]
+            fn read(row: ::tipstaff::row::Fixed<#row>, flags: ::tipstaff::Flags) -> Self {
+                let _ = (row, flags);
+                Self { #(#reads),* }
+            }
+        }
+    })
+}
+
+fn on_struct(input: &DeriveInput) -> Result<(String, bool)> {
+    let (mut kind, mut optional) = (None, false);
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("kind") {
+                let name: LitStr = meta.value()?.parse()?;
+                check_name(&name.value(), &name)?;
+                kind = Some(name.value());
+                Ok(())
+            } else if meta.path.is_ident("optional") {
+                optional = true;
+                Ok(())
+            } else {
+                Err(meta.error("expected `kind = \"...\"` or `optional`"))
+            }
+        })?;
+    }
+    let kind = kind.ok_or_else(|| {
+        syn::Error::new_spanned(&input.ident, "of what kind? write `#[event(kind = \"...\")]`")
+    })?;
+    Ok((kind, optional))
+}
+
+fn on_field(field: &syn::Field) -> Result<(Option<LitStr>, bool)> {
+    let (mut name, mut flags) = (None, false);
+    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("field") {
+                let given: LitStr = meta.value()?.parse()?;
+                check_name(&given.value(), &given)?;
+                name = Some(given);
+                Ok(())
+            } else if meta.path.is_ident("flags") {
+                flags = true;
+                Ok(())
+            } else {
+                Err(meta.error("expected `field = \"...\"` or `flags`"))
+            }
+        })?;
+    }
+    Ok((name, flags))
+}

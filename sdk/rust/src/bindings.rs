@@ -1,0 +1,37 @@
+//! What `wit-bindgen` makes of the package `tipstaff:policy`. Used by this crate's macros; authors
+//! use what wraps it.
+#![expect(
+    missing_docs,
+    clippy::pedantic,
+    reason = "generated; the WIT files hold the documentation"
+)]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "author",
+    pub_export_macro: true,
+    export_macro_name: "export_author",
+    default_bindings_module: "tipstaff::bindings",
+});
+
+/// The optional export `ticks`.
+pub mod ticks {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-ticks",
+        pub_export_macro: true,
+        export_macro_name: "export_author_ticks",
+        default_bindings_module: "tipstaff::bindings::ticks",
+    });
+}
+
+/// The optional export `hand-over`.
+pub mod hand_over {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-hand-over",
+        pub_export_macro: true,
+        export_macro_name: "export_author_hand_over",
+        default_bindings_module: "tipstaff::bindings::hand_over",
+    });
+}
