@@ -97,3 +97,28 @@ pub enum Ring {
     /// Everything else.
     Bulk,
 }
+
+/// Index of `name` in the names of a [`Type::Name`], for constants.
+///
+/// # Panics
+/// If it is not there: a build error where the result is a constant.
+#[must_use]
+pub const fn index(names: &[&str], name: &str) -> u8 {
+    let mut at = 0;
+    while at < names.len() {
+        if equal(names[at].as_bytes(), name.as_bytes()) {
+            #[expect(clippy::cast_possible_truncation, reason = "no list has 256 names")]
+            return at as u8;
+        }
+        at += 1;
+    }
+    panic!("no such name in the list")
+}
+
+const fn equal(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}

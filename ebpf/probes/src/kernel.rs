@@ -59,6 +59,13 @@ impl Offset {
         Some(base.wrapping_byte_add(offset))
     }
 
+    /// Address of the struct that has its member at `member`.
+    #[inline(always)]
+    pub fn container_of(&self, member: Pointer) -> Option<Pointer> {
+        let offset = self.0.get()?;
+        Some(member.wrapping_byte_sub(offset))
+    }
+
     /// Reads the member of the struct at `base`; `None` where there is no such member or no memory.
     #[inline(always)]
     pub fn read<T>(&self, base: Pointer) -> Option<T> {
@@ -97,19 +104,24 @@ offsets! {
     cgroup_subsys_state { cgroup }
     cred { uid, gid }
     css_set { dfl_cgrp, subsys }
-    file { f_path }
+    dentry { d_hash }
+    fdtable { fd, max_fds }
+    file { f_path, private_data }
+    files_struct { fdt }
     fs_struct { pwd, root }
     kernfs_node { id }
     linux_binprm { file, filename, interp }
     mm_struct { arg_start, arg_end, exe_file }
-    path { mnt, dentry }
+    mount { mnt, mnt_mountpoint, mnt_parent }
     pid { level, numbers }
     signal_struct { pids, live, flags, group_exit_code }
     task_struct {
-        cgroups, comm, exit_code, fs, group_leader, mm, pid, real_cred, real_parent, signal,
-        start_boottime, start_time, tgid, thread_pid,
+        cgroups, comm, exit_code, files, fs, group_leader, mm, pid, real_cred, real_parent, signal,
+        start_boottime, start_time, tgid, thread_info, thread_pid,
     }
+    thread_info { status }
     upid { nr }
+    vfsmount { mnt_root }
 }
 
 /// Sizes of structs, in bytes.

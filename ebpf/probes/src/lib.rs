@@ -14,8 +14,10 @@
     expect(internal_features, reason = "core has no atomic add without compare-and-swap")
 )]
 
+pub mod call;
 pub mod kernel;
 pub mod map;
+pub mod path;
 pub mod record;
 pub mod task;
 

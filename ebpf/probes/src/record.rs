@@ -111,6 +111,12 @@ impl<R> Draft<R> {
         unsafe { (&raw mut (*self.slot).bytes).cast() }
     }
 
+    /// Address of the bytes of a text, only good for reading through a helper.
+    #[inline(always)]
+    pub fn at(&self, text: Text) -> Pointer {
+        self.bytes().wrapping_add(usize::from(text.offset)).cast()
+    }
+
     /// Room for `N` bytes behind what is there, or `None` if the draft is full.
     #[inline(always)]
     pub fn room<const N: usize>(&self) -> Option<*mut u8> {

@@ -1,0 +1,281 @@
+//! open, unlink, rename.
+#![no_std]
+#![no_main]
+
+use tipstaff_probes::{
+    aya_ebpf::{
+        macros::{btf_tracepoint, map},
+        maps::ProgramArray,
+        programs::BtfTracePointContext,
+    },
+    call::{Call, Name, Table, user},
+    events::{
+        catalogue::{Open, Rename, Unlink, open, rename, unlink},
+        wire::{LOST_MISSED, Text},
+    },
+    map::lost,
+    path::{self, AT_FDCWD},
+    record::Draft,
+    task,
+};
+
+const OPEN: Name = 1;
+const OPENAT: Name = 2;
+const OPENAT2: Name = 3;
+const CREAT: Name = 4;
+const UNLINK: Name = 5;
+const UNLINKAT: Name = 6;
+const RMDIR: Name = 7;
+const RENAME: Name = 8;
+const RENAMEAT: Name = 9;
+const RENAMEAT2: Name = 10;
+
+static CALLS: Table = Table::new(&[
+    (OPEN, 2, 5),
+    (OPENAT, 257, 295),
+    (OPENAT2, 437, 437),
+    (CREAT, 85, 8),
+    (UNLINK, 87, 10),
+    (UNLINKAT, 263, 301),
+    (RMDIR, 84, 40),
+    (RENAME, 82, 38),
+    (RENAMEAT, 264, 302),
+    (RENAMEAT2, 316, 353),
+]);
+
+/// The program of each kind, by its slot.
+#[map]
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(3, 0);
+
+const O_CREAT: u32 = 0o100;
+const O_WRONLY: u32 = 0o1;
+const O_TRUNC: u32 = 0o1000;
+/// `O_TMPFILE` without the `O_DIRECTORY` that is in it.
+const O_TMPFILE: u32 = 0o20_000_000;
+const AT_REMOVEDIR: u64 = 0x200;
+
+/// Sends each call to the program of its kind.
+#[btf_tracepoint(function = "sys_exit")]
+fn file(ctx: BtfTracePointContext) -> i32 {
+    let Some(call) = Call::of(&ctx, &CALLS) else { return 0 };
+    let (kind, slot) = match call.name {
+        OPEN | OPENAT | OPENAT2 | CREAT => (open::KIND, 0),
+        UNLINK | UNLINKAT | RMDIR => (unlink::KIND, 1),
+        _ => (rename::KIND, 2),
+    };
+    if task::wanted(kind).is_some() {
+        // SAFETY: the programs in the slots take the same context.
+        unsafe { PROGRAMS.tail_call(&ctx, slot) };
+        lost(kind, LOST_MISSED);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn open_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some(word) = task::wanted(open::KIND)
+    {
+        on_open(&call, word);
+    }
+    0
+}
+
+/// `struct open_how` of openat2.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+}
+
+#[inline(always)]
+fn on_open(call: &Call, word: u64) {
+    let (directory, given, flags, mode) = match call.name {
+        OPEN => (AT_FDCWD, call.argument::<0>(), call.argument::<1>(), call.argument::<2>()),
+        CREAT => (
+            AT_FDCWD,
+            call.argument::<0>(),
+            u64::from(O_CREAT | O_WRONLY | O_TRUNC),
+            call.argument::<1>(),
+        ),
+        OPENAT => (
+            call.argument::<0>() as i32,
+            call.argument::<1>(),
+            call.argument::<2>(),
+            call.argument::<3>(),
+        ),
+        _ => {
+            let how = user(call.argument::<2>()).unwrap_or(OpenHow { flags: 0, mode: 0 });
+            (call.argument::<0>() as i32, call.argument::<1>(), how.flags, how.mode)
+        }
+    };
+    let flags = flags as u32;
+    let Some(mut draft) = Draft::new(Open {
+        header: task::header(open::KIND, word),
+        flags,
+        mode: mode as u32,
+        result: call.result(),
+        via: call.via,
+        ..Open::default()
+    }) else {
+        return;
+    };
+    let mut absent = if flags & (O_CREAT | O_TMPFILE) == 0 { open::mode } else { 0 };
+    let failed = call.result() < 0;
+    let wanted = word as u32;
+    let mut path_given = None;
+    if wanted & open::path_given != 0 || failed && wanted & open::path != 0 {
+        path_given = draft.user_text(given as *const u8);
+    }
+    match path_given {
+        Some(text) => draft.record().path_given = text,
+        None => absent |= open::path_given,
+    }
+    if wanted & (open::path | open::file_state) != 0 {
+        let mut found = false;
+        if failed {
+            absent |= open::file_state;
+            if let Some(text) =
+                path_given.and_then(|given| path::joined(&mut draft, directory, given))
+            {
+                draft.record().path = text;
+                found = true;
+            }
+        } else if let Some(file) = path::file_of(call.result())
+            && let Some(path) = path::of_file(&mut draft, file)
+        {
+            draft.record().path = path.text;
+            draft.record().file_state = path.state;
+            found = true;
+        }
+        if !found {
+            absent |= open::path | open::file_state;
+        }
+    }
+    draft.record().header.absent = absent;
+    draft.emit(word);
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn unlink_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some(word) = task::wanted(unlink::KIND)
+    {
+        on_unlink(&call, word);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_unlink(call: &Call, word: u64) {
+    let (directory, given, is_directory) = match call.name {
+        UNLINKAT => (
+            call.argument::<0>() as i32,
+            call.argument::<1>(),
+            call.argument::<2>() & AT_REMOVEDIR != 0,
+        ),
+        name => (AT_FDCWD, call.argument::<0>(), name == RMDIR),
+    };
+    let Some(mut draft) = Draft::new(Unlink {
+        header: task::header(unlink::KIND, word),
+        result: call.result(),
+        directory: u8::from(is_directory),
+        via: call.via,
+        ..Unlink::default()
+    }) else {
+        return;
+    };
+    let (given, path) = given_and_joined(
+        &mut draft,
+        directory,
+        given,
+        word as u32 & (unlink::path | unlink::path_given) != 0,
+        word as u32 & unlink::path != 0,
+    );
+    let record = draft.record();
+    record.path_given = given.unwrap_or_default();
+    record.path = path.unwrap_or_default();
+    record.header.absent = if given.is_none() { unlink::path_given } else { 0 }
+        | if path.is_none() { unlink::path } else { 0 };
+    draft.emit(word);
+}
+
+/// The given path and what it means, each as far as it is wanted and can be read.
+#[inline(always)]
+fn given_and_joined<R>(
+    draft: &mut Draft<R>,
+    directory: i32,
+    given: u64,
+    want_given: bool,
+    want_joined: bool,
+) -> (Option<Text>, Option<Text>) {
+    if !want_given {
+        return (None, None);
+    }
+    let given = draft.user_text(given as *const u8);
+    let joined = if want_joined {
+        given.and_then(|given| path::joined(draft, directory, given))
+    } else {
+        None
+    };
+    (given, joined)
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn rename_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some(word) = task::wanted(rename::KIND)
+    {
+        on_rename(&call, word);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_rename(call: &Call, word: u64) {
+    let (directory, given, new_directory, new_given, flags) = match call.name {
+        RENAME => (AT_FDCWD, call.argument::<0>(), AT_FDCWD, call.argument::<1>(), 0),
+        name => (
+            call.argument::<0>() as i32,
+            call.argument::<1>(),
+            call.argument::<2>() as i32,
+            call.argument::<3>(),
+            if name == RENAMEAT { 0 } else { call.argument::<4>() as u32 },
+        ),
+    };
+    let Some(mut draft) = Draft::new(Rename {
+        header: task::header(rename::KIND, word),
+        flags,
+        result: call.result(),
+        via: call.via,
+        ..Rename::default()
+    }) else {
+        return;
+    };
+    let wanted = word as u32;
+    let (given, path) = given_and_joined(
+        &mut draft,
+        directory,
+        given,
+        wanted & (rename::path | rename::path_given) != 0,
+        wanted & rename::path != 0,
+    );
+    let (new_given, new_path) = given_and_joined(
+        &mut draft,
+        new_directory,
+        new_given,
+        wanted & (rename::new_path | rename::new_path_given) != 0,
+        wanted & rename::new_path != 0,
+    );
+    let record = draft.record();
+    record.path_given = given.unwrap_or_default();
+    record.path = path.unwrap_or_default();
+    record.new_path_given = new_given.unwrap_or_default();
+    record.new_path = new_path.unwrap_or_default();
+    record.header.absent = if given.is_none() { rename::path_given } else { 0 }
+        | if path.is_none() { rename::path } else { 0 }
+        | if new_given.is_none() { rename::new_path_given } else { 0 }
+        | if new_path.is_none() { rename::new_path } else { 0 };
+    draft.emit(word);
+}
