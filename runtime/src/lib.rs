@@ -21,5 +21,7 @@ pub mod kind;
 pub mod manifest;
 pub mod nearest;
 pub mod outcome;
+pub mod probe;
 pub mod queue;
 pub mod source;
+mod sys;

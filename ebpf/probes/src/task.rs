@@ -1,8 +1,10 @@
 //! Whose event it is: the header of a record, filled in as far as it was asked for.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
 };
 
 use crate::{
@@ -60,7 +62,12 @@ pub fn header(kind: u16, word: u64) -> Header {
         ..Header::default()
     };
     if word & WANT_COMM != 0 {
-        header.comm = bpf_get_current_comm().unwrap_or_default();
+        let mut comm = MaybeUninit::<[u8; 16]>::uninit();
+        // SAFETY: the helper fills all of the 16 bytes, also where it fails.
+        header.comm = unsafe {
+            bpf_get_current_comm(comm.as_mut_ptr().cast(), 16);
+            comm.assume_init()
+        };
     }
     if word & WANT_UID != 0 {
         header.uid = bpf_get_current_uid_gid() as u32;
@@ -114,6 +121,12 @@ pub fn header_of(task: Pointer, kind: u16, word: u64) -> Header {
 #[inline(always)]
 pub fn uid(task: Pointer) -> Option<u32> {
     kernel::cred::uid.read(task_struct::real_cred.read(task)?)
+}
+
+/// Parent process in the initial pid namespace.
+#[inline(always)]
+pub fn parent(task: Pointer) -> Option<u32> {
+    task_struct::tgid.read(task_struct::real_parent.read(task)?)
 }
 
 /// Thread group in the task's own pid namespace.

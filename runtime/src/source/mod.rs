@@ -2,9 +2,13 @@
 //!
 //! Both hand out the same records, so everything behind this trait is tested without a kernel.
 
+mod rings;
+
 use std::{os::fd::BorrowedFd, time::Duration};
 
 use crate::{kind::Enriched, queue::Cause};
+
+pub use rings::Rings;
 
 /// Where records come from.
 pub trait Source: Send {

@@ -1,0 +1,106 @@
+//! The table of probe families: which object holds the programs of which kinds, and where each
+//! program can sit. One file per family; a new probe is an entry there.
+
+pub(super) mod life;
+
+/// An object, and what its programs see.
+pub(super) struct Family {
+    /// Name of the object: a file in `ebpf/probes/src/bin`.
+    pub(super) object: &'static str,
+    /// Attached one by one, each only while one of its kinds is wanted.
+    pub(super) parts: &'static [Part],
+}
+
+/// One way by which events of some kinds reach us. A kind may need several.
+pub(super) struct Part {
+    /// Numbers of the kinds.
+    pub(super) kinds: &'static [u16],
+    /// What the kinds lack where no rung works; `None`: everything.
+    pub(super) without: Option<&'static str>,
+    /// The first rung that loads and attaches is taken; every error means: the next one.
+    pub(super) ladder: &'static [Rung],
+}
+
+/// Hooks that belong together: all of them work, or none is used.
+pub(super) struct Rung {
+    /// The hooks, in the order in which they are attached.
+    pub(super) hooks: &'static [Hook],
+    /// What the kinds lack on this rung.
+    pub(super) lacks: Option<&'static str>,
+}
+
+/// A program and where it sits.
+pub(super) struct Hook {
+    /// Name of the program's function.
+    pub(super) program: &'static str,
+    /// Where it sits.
+    pub(super) at: At,
+}
+
+/// Where a program can sit. Another attach type is another variant, and the compiler asks for the
+/// rest (in `attach.rs`).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum At {
+    /// A raw tracepoint (Linux 4.17). `tp_btf` would be the same hook with the same cost; its
+    /// typed pointers are of no use here, as our programs read kernel memory by offsets.
+    Raw {
+        /// Name of the tracepoint.
+        name: &'static str,
+        /// What it must pass, as C writes the types: decoding one prototype as another gives
+        /// nonsense without an error.
+        passes: &'static [&'static str],
+    },
+    /// A classic tracepoint (Linux 4.7).
+    Classic {
+        /// Category in tracefs.
+        category: &'static str,
+        /// Name in tracefs.
+        name: &'static str,
+    },
+}
+
+/// Every family.
+pub(super) static FAMILIES: &[&Family] = &[&life::FAMILY];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    #[test]
+    fn each_family_has_its_object_and_each_program_its_function() {
+        for family in FAMILIES {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../ebpf/probes/src/bin")
+                .join(family.object)
+                .with_extension("rs");
+            let source = fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            for hook in family.parts.iter().flat_map(|part| part.ladder).flat_map(|rung| rung.hooks)
+            {
+                assert!(
+                    source.contains(hook.program),
+                    "{} has no program {}",
+                    family.object,
+                    hook.program
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_families_have_parts_without_which_a_kind_is_not_seen_at_all() {
+        let mut seen = BTreeSet::new();
+        for family in FAMILIES {
+            let kinds: BTreeSet<u16> = family
+                .parts
+                .iter()
+                .filter(|part| part.without.is_none())
+                .flat_map(|part| part.kinds.iter().copied())
+                .collect();
+            for kind in kinds {
+                assert!(seen.insert(kind), "kind {kind} has two families");
+            }
+        }
+    }
+}

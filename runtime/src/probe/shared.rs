@@ -1,0 +1,189 @@
+//! The maps that all objects share, pinned in a bpffs that nobody else sees.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType},
+};
+use tipstaff_events::wire;
+
+use super::{error::ProbeError, mount::Detached, ring::Ring};
+
+/// Sizes of the rings in bytes: powers of two, at least a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingSizes {
+    /// fork, exec, exit.
+    pub life: u32,
+    /// Kinds on which an enforcing policy waits.
+    pub urgent: u32,
+    /// Everything else.
+    pub bulk: u32,
+}
+
+impl Default for RingSizes {
+    fn default() -> Self {
+        // An exec record has up to 20 KiB; 2 M records of 64 bytes per second fill 8 MiB in 50 ms.
+        Self { life: 2 << 20, urgent: 1 << 20, bulk: 8 << 20 }
+    }
+}
+
+/// A map as every object must have it: type, bytes of key and value, entries. The kernel would
+/// share any map of that name.
+struct Shape {
+    name: &'static str,
+    ty: MapType,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+/// Scratch buffers are shared to save memory. Name and shape as in `ebpf/probes/src/record.rs`.
+const SCRATCH: Shape =
+    Shape { name: "SCRATCH", ty: MapType::PerCpuArray, key: 4, value: 24 << 10, entries: 3 };
+
+/// Entries of the map of hidden processes.
+const MAX_HIDDEN: u32 = 1024;
+
+/// The bpffs and the maps in it.
+pub(super) struct Shared {
+    mount: Detached,
+    shapes: Vec<Shape>,
+}
+
+impl Shared {
+    pub(super) fn new(sizes: RingSizes) -> Result<Self, ProbeError> {
+        let ring = |name, entries| Shape { name, ty: MapType::RingBuf, key: 0, value: 0, entries };
+        let (kinds, causes) = (u32::from(wire::MAX_KINDS), u32::from(wire::CAUSES));
+        Ok(Self {
+            mount: Detached::bpffs()?,
+            shapes: vec![
+                Shape { name: wire::WANTED, ty: MapType::Array, key: 4, value: 8, entries: kinds },
+                Shape {
+                    name: wire::LOST,
+                    ty: MapType::Array,
+                    key: 4,
+                    value: 8,
+                    entries: kinds * causes,
+                },
+                Shape {
+                    name: wire::HIDDEN,
+                    ty: MapType::Hash,
+                    key: 4,
+                    value: 1,
+                    entries: MAX_HIDDEN,
+                },
+                ring(wire::LIFE, sizes.life),
+                ring(wire::URGENT, sizes.urgent),
+                ring(wire::BULK, sizes.bulk),
+                SCRATCH,
+            ],
+        })
+    }
+
+    fn pin(&self, name: &str) -> PathBuf {
+        self.mount.path().join(name)
+    }
+
+    /// Lets the object that is loaded next use the shared maps; the first one makes them.
+    pub(super) fn prepare<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        for shape in &self.shapes {
+            loader.map_pin_path(shape.name, self.pin(shape.name));
+            loader.map_max_entries(shape.name, shape.entries);
+        }
+    }
+
+    /// Whether the object's maps are what they should be.
+    pub(super) fn check(&self, ebpf: &Ebpf) -> Result<(), ProbeError> {
+        for shape in self.shapes.iter().filter(|shape| ebpf.map(shape.name).is_some()) {
+            let info = MapInfo::from_pin(self.pin(shape.name))
+                .map_err(|error| wrong(shape.name, error))?;
+            let found =
+                (info.map_type().ok(), info.key_size(), info.value_size(), info.max_entries());
+            let expected = (Some(shape.ty), shape.key, shape.value, shape.entries);
+            if found != expected {
+                return Err(wrong(
+                    shape.name,
+                    format!("type, key, value and entries are {found:?}, expected {expected:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, name: &'static str) -> Result<Map, ProbeError> {
+        let data = MapData::from_pin(self.pin(name)).map_err(|error| wrong(name, error))?;
+        Map::from_map_data(data).map_err(|error| wrong(name, error))
+    }
+
+    pub(super) fn ring(&self, name: &'static str) -> Result<Ring, ProbeError> {
+        Ring::new(self.open(name)?).map_err(|error| wrong(name, error))
+    }
+
+    pub(super) fn wanted(&self) -> Result<WantedMap, ProbeError> {
+        let map = self
+            .open(wire::WANTED)?
+            .try_into()
+            .map_err(|error: MapError| wrong(wire::WANTED, error))?;
+        Ok(WantedMap { map, words: BTreeMap::new() })
+    }
+
+    pub(super) fn lost(&self) -> Result<Array<MapData, u64>, ProbeError> {
+        self.open(wire::LOST)?.try_into().map_err(|error: MapError| wrong(wire::LOST, error))
+    }
+
+    pub(super) fn hidden(&self) -> Result<Hidden, ProbeError> {
+        let map = self
+            .open(wire::HIDDEN)?
+            .try_into()
+            .map_err(|error: MapError| wrong(wire::HIDDEN, error))?;
+        Ok(Hidden(Arc::new(Mutex::new(map))))
+    }
+}
+
+pub(super) fn wrong(map: &'static str, reason: impl Display) -> ProbeError {
+    ProbeError::Map { map, reason: reason.to_string() }
+}
+
+/// What is wanted of each kind right now.
+pub(super) struct WantedMap {
+    map: Array<MapData, u64>,
+    words: BTreeMap<u16, u64>,
+}
+
+impl WantedMap {
+    /// Sets the word of a kind, if it is another one than now.
+    pub(super) fn set(&mut self, kind: u16, word: u64) -> Result<(), ProbeError> {
+        if self.words.get(&kind).copied().unwrap_or(0) != word {
+            self.map.set(u32::from(kind), word, 0).map_err(|error| wrong(wire::WANTED, error))?;
+            self.words.insert(kind, word);
+        }
+        Ok(())
+    }
+}
+
+/// Processes whose events are not reported: the agent and its children. Cheap to clone.
+#[derive(Clone)]
+pub struct Hidden(Arc<Mutex<HashMap<MapData, u32, u8>>>);
+
+impl Hidden {
+    /// Hides a process (thread group id as eBPF sees it; a child's pid where the agent runs in the
+    /// initial pid namespace). Fails when 1,024 are hidden.
+    pub fn hide(&self, pid: u32) -> Result<(), ProbeError> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(pid, 1, 0).map_err(|error| wrong(wire::HIDDEN, error))
+    }
+
+    /// Shows it again: call this when a hidden child was waited for, or the next process of that
+    /// number stays hidden.
+    pub fn show(&self, pid: u32) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not there is as good as removed.
+        let _ = map.remove(&pid);
+    }
+}

@@ -1,0 +1,70 @@
+//! Records from the kernel's rings.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+
+use super::{Drained, Item, Source};
+use crate::{
+    probe::{Losses, ProbeError, Probes, Ring},
+    queue::Cause,
+};
+
+/// The rings, in the order in which they are drained: life, urgent, bulk.
+pub struct Rings {
+    rings: [Ring; 3],
+    losses: Losses,
+    /// Readable while a record waits in any ring.
+    any: OwnedFd,
+}
+
+impl Rings {
+    /// The rings of these probes. Make one only.
+    pub fn new(probes: &Probes) -> Result<Self, ProbeError> {
+        let rings = probes.rings()?;
+        let any = watch(&rings).map_err(|source| ProbeError::Epoll { source })?;
+        Ok(Self { rings, losses: probes.losses(), any })
+    }
+}
+
+fn watch(rings: &[Ring]) -> io::Result<OwnedFd> {
+    let any = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for ring in rings {
+        epoll::add(&any, ring, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    }
+    Ok(any)
+}
+
+impl Source for Rings {
+    fn drain(&mut self, most: usize, each: &mut impl FnMut(Item<'_>)) -> Drained {
+        let mut drained = Drained { items: 0, all: true, ended: false };
+        for ring in &mut self.rings {
+            let items = ring.drain(most, |record| each(Item::Record(record)));
+            drained.items += items;
+            drained.all &= items < most;
+        }
+        drained
+    }
+
+    fn wait(&mut self, waker: BorrowedFd<'_>, timeout: Duration) {
+        let mut ready = [
+            PollFd::from_borrowed_fd(self.any.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(waker, PollFlags::IN),
+        ];
+        let timeout = Timespec::try_from(timeout).ok();
+        // Interrupted is as good as woken: the caller looks again.
+        let _ = poll(&mut ready, timeout.as_ref());
+    }
+
+    fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64)) {
+        self.losses.read(each);
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}

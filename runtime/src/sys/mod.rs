@@ -1,0 +1,5 @@
+//! Raw system calls that no safe library wraps: the only unsafe code of the runtime.
+#![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+
+pub mod bpf;
+pub mod perf;
