@@ -16,6 +16,7 @@
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
 #![deny(unsafe_code)]
 
+pub mod config;
 pub mod escape;
 pub mod kind;
 pub mod manifest;
@@ -24,4 +25,5 @@ pub mod outcome;
 pub mod probe;
 pub mod queue;
 pub mod source;
+pub mod trust;
 mod sys;

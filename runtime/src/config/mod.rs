@@ -1,0 +1,72 @@
+//! The configuration: what was typed ([`typed`]) is kept apart from what will run ([`Config`]).
+//!
+//! [`Config::load`] reads the file under the rules of [`crate::trust`] and gives every problem at
+//! once. Settings wait for the manifest: [`Settings::check`].
+
+mod document;
+mod problem;
+mod reference;
+mod resolve;
+mod settings;
+mod typed;
+mod value;
+
+use std::path::Path;
+
+pub use problem::{Problem, Problems};
+pub use reference::reference;
+pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Limits, Metrics, Policy, Probe};
+pub use settings::Settings;
+pub use value::{Attach, DenyField, Listen, Mode, Name, is_name, parse_time};
+
+use self::document::Reader;
+use crate::trust::{Trust, TrustError};
+
+/// Longest configuration file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file may not or cannot be read.
+    #[error(transparent)]
+    File(#[from] TrustError),
+    /// What is in it is wrong.
+    #[error(transparent)]
+    Problems(#[from] Problems),
+}
+
+impl Config {
+    /// Reads `file`; where none is named [`DEFAULT_FILE`], which may be missing.
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let bytes = match Trust::observe().read(path, MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(error) if file.is_none() && error.is_missing() => {
+                return Ok(Self::resolve_text(None, "", flags)?);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = document::line(valid);
+            let message = "expected UTF-8, found other bytes".to_owned();
+            Problems(vec![Problem {
+                file: path.to_owned(),
+                line: Some(line),
+                key: String::new(),
+                message,
+            }])
+        })?;
+        Ok(Self::resolve_text(Some(path), &text, flags)?)
+    }
+
+    /// What `text`, found in `file`, means.
+    fn resolve_text(file: Option<&Path>, text: &str, flags: &Flags) -> Result<Self, Problems> {
+        let typed = Reader::read(file.unwrap_or(Path::new("")), text)?;
+        Self::resolve(typed, file, flags)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! The configuration that will run: what was typed in the file and on the command line, over the
+//! defaults.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    env,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    document::At,
+    problem::{Problem, Problems},
+    settings::Settings,
+    typed,
+    value::{Attach, DenyField, Listen, Mode, Name, no_such},
+};
+use crate::kind::Kinds;
+
+/// Where the file is looked for if none is named.
+pub const DEFAULT_FILE: &str = "/etc/tipstaff/tipstaff.toml";
+
+/// The configuration that will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file that it comes from, if any.
+    pub file: Option<PathBuf>,
+    /// See [`typed::Agent`].
+    pub agent: Agent,
+    /// See [`typed::Metrics`].
+    pub metrics: Metrics,
+    /// See [`typed::Limits`].
+    pub limits: Limits,
+    /// See [`typed::Probe`].
+    pub probes: Vec<Probe>,
+    /// Policies that have a section, by name. [`Config::policy`] knows the others.
+    pub policies: BTreeMap<String, Policy>,
+}
+
+/// The agent itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// How far it goes.
+    pub mode: Mode,
+    /// Directory of policies; `None` where the command line names files only.
+    pub policies: Option<PathBuf>,
+    /// Files that the command line names.
+    pub policy_files: Vec<PathBuf>,
+    /// Directory for compiled policies.
+    pub cache_dir: PathBuf,
+    /// How long an event may wait for its batch.
+    pub latency: Duration,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// The address.
+    pub listen: Listen,
+    /// Whether someone asked for this address, so that a busy port ends the agent.
+    pub asked: bool,
+    /// When a series is forgotten.
+    pub idle_expiry: Duration,
+}
+
+/// What one policy may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Processor time of one call.
+    pub cpu_per_call: Duration,
+    /// Memory of an instance, in bytes.
+    pub memory: u64,
+    /// Rows that wait, in bytes.
+    pub queue: u64,
+    /// Series of metrics.
+    pub series: u32,
+    /// Alerts per minute.
+    pub alerts_per_minute: u32,
+    /// Log lines per minute.
+    pub log_lines_per_minute: u32,
+}
+
+/// A probe of the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Name of the event kind.
+    pub name: String,
+    /// Where it is attached.
+    pub attach: Attach,
+    /// Line in the file, for messages.
+    pub line: usize,
+}
+
+/// A policy's section.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Digests that its file may have, `sha256:...`; empty: any.
+    pub digest: Vec<String>,
+    /// How far it may go.
+    pub mode: Mode,
+    /// Fields that it does not get.
+    pub deny_fields: Vec<DenyField>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Its settings, still to be checked against its manifest.
+    pub settings: Settings,
+}
+
+/// What the command line says, over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--name`.
+    pub name: Option<Name>,
+    /// `--policies`.
+    pub policies: Option<PathBuf>,
+    /// `--policy`.
+    pub policy: Vec<PathBuf>,
+    /// `--metrics`.
+    pub metrics: Option<Listen>,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            name: "tipstaff".to_owned(),
+            mode: Mode::Observe,
+            policies: Some("/etc/tipstaff/policies".into()),
+            policy_files: Vec::new(),
+            cache_dir: default_cache(rustix::process::geteuid().is_root(), |name| {
+                env::var_os(name).map(PathBuf::from)
+            }),
+            latency: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: Listen::On(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9470)),
+            asked: false,
+            idle_expiry: Duration::from_mins(10),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu_per_call: Duration::from_millis(50),
+            memory: 64 << 20,
+            queue: 8 << 20,
+            series: 1000,
+            alerts_per_minute: 60,
+            log_lines_per_minute: 600,
+        }
+    }
+}
+
+/// As root always the same, whatever the environment says.
+fn default_cache(is_root: bool, environment: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+    if is_root {
+        return "/var/cache/tipstaff".into();
+    }
+    let below = |name, folder: &str| {
+        environment(name).filter(|dir| dir.is_absolute()).map(|dir| dir.join(folder))
+    };
+    below("XDG_CACHE_HOME", "tipstaff")
+        .or_else(|| below("HOME", ".cache/tipstaff"))
+        .unwrap_or_else(|| format!("/tmp/tipstaff-{}", rustix::process::geteuid().as_raw()).into())
+}
+
+impl Config {
+    /// The configuration of this policy: of its section, else the defaults.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> Policy {
+        self.policies.get(name).cloned().unwrap_or_else(|| Policy {
+            digest: Vec::new(),
+            mode: self.agent.mode,
+            deny_fields: Vec::new(),
+            limits: self.limits,
+            settings: Settings::default(),
+        })
+    }
+
+    pub(super) fn resolve(
+        typed: typed::File,
+        file: Option<&Path>,
+        flags: &Flags,
+    ) -> Result<Self, Problems> {
+        let mut problems = Problems(Vec::new());
+        let typed::File { agent, metrics, limits, probe, policy } = typed;
+        let limits = Limits::default().with(value(limits));
+        let agent = Agent::default().with(value(agent), file, flags);
+        let metrics = Metrics::default().with(value(metrics), file, flags.metrics, &mut problems);
+        let probes = probes(value(probe), file, &mut problems);
+        let mut policies = BTreeMap::new();
+        for (name, policy) in value(policy) {
+            let typed::Policy { digest, mode, deny_fields, limits: own, settings } = policy.value;
+            let deny_fields = value(deny_fields);
+            check_fields(&name.0, &deny_fields, &probes, file, &mut problems);
+            let policy = Policy {
+                digest: value(digest).into_iter().map(|digest| digest.0).collect(),
+                mode: or(mode, agent.mode),
+                deny_fields: deny_fields.into_iter().map(|field| field.value).collect(),
+                limits: limits.with(value(own)),
+                settings: value(settings),
+            };
+            policies.insert(name.0, policy);
+        }
+        if !problems.0.is_empty() {
+            problems.0.sort_by_key(|problem| problem.line);
+            return Err(problems);
+        }
+        Ok(Self { file: file.map(Path::to_owned), agent, metrics, limits, probes, policies })
+    }
+}
+
+fn value<T: Default>(typed: Option<At<T>>) -> T {
+    typed.map(|at| at.value).unwrap_or_default()
+}
+
+fn or<T>(typed: Option<At<T>>, default: T) -> T {
+    typed.map_or(default, |at| at.value)
+}
+
+impl Agent {
+    fn with(self, typed: typed::Agent, file: Option<&Path>, flags: &Flags) -> Self {
+        let typed::Agent { name, mode, policies, cache_dir, latency } = typed;
+        let Flags { name: name_flag, policies: policies_flag, policy, metrics: _ } = flags;
+        // Paths in the file start where the file is, those on the command line where the user is.
+        let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let in_file = |path: Option<At<PathBuf>>| path.map(|path| folder.join(path.value));
+        let policies = match (policies_flag, &policy[..]) {
+            (Some(flag), _) => Some(flag.clone()),
+            (None, []) => in_file(policies).or(self.policies),
+            (None, _) => None,
+        };
+        Self {
+            name: name_flag
+                .as_ref()
+                .map_or_else(|| name.map_or(self.name, |at| at.value.0), |flag| flag.0.clone()),
+            mode: or(mode, self.mode),
+            policies,
+            policy_files: policy.clone(),
+            cache_dir: in_file(cache_dir).unwrap_or(self.cache_dir),
+            latency: latency.map_or(self.latency, |at| at.value.0),
+        }
+    }
+}
+
+impl Metrics {
+    fn with(
+        self,
+        typed: typed::Metrics,
+        file: Option<&Path>,
+        flag: Option<Listen>,
+        problems: &mut Problems,
+    ) -> Self {
+        let typed::Metrics { listen, allow_remote, idle_expiry } = typed;
+        let line = listen.as_ref().filter(|_| flag.is_none()).map(|at| at.line);
+        let asked = flag.or(listen.map(|at| at.value));
+        let listen = asked.unwrap_or(self.listen);
+        if let Listen::On(address) = listen
+            && !address.ip().is_loopback()
+            && !or(allow_remote, false)
+        {
+            problems.0.push(Problem {
+                file: file.filter(|_| line.is_some()).unwrap_or(Path::new("--metrics")).to_owned(),
+                line,
+                key: if line.is_some() { "metrics.listen".to_owned() } else { String::new() },
+                message: format!(
+                    "{address} is not a loopback address, so other machines may read all metrics; \
+                     add `allow_remote = true` to [metrics] if they may, or listen on 127.0.0.1:{}",
+                    address.port()
+                ),
+            });
+        }
+        let idle_expiry = idle_expiry.map_or(self.idle_expiry, |at| at.value.0);
+        Self { listen, asked: asked.is_some(), idle_expiry }
+    }
+}
+
+impl Limits {
+    fn with(self, typed: typed::Limits) -> Self {
+        let typed::Limits {
+            cpu_per_call,
+            memory,
+            queue,
+            series,
+            alerts_per_minute,
+            log_lines_per_minute,
+        } = typed;
+        Self {
+            cpu_per_call: cpu_per_call.map_or(self.cpu_per_call, |at| at.value.0),
+            memory: memory.map_or(self.memory, |at| at.value.0),
+            queue: queue.map_or(self.queue, |at| at.value.0),
+            series: series.map_or(self.series, |at| at.value.0),
+            alerts_per_minute: alerts_per_minute.map_or(self.alerts_per_minute, |at| at.value.0),
+            log_lines_per_minute: log_lines_per_minute
+                .map_or(self.log_lines_per_minute, |at| at.value.0),
+        }
+    }
+}
+
+fn probes(
+    typed: Vec<At<typed::Probe>>,
+    file: Option<&Path>,
+    problems: &mut Problems,
+) -> Vec<Probe> {
+    let built_in = Kinds::built_in();
+    let mut names = HashSet::new();
+    let mut probes = Vec::new();
+    for At { value: typed::Probe { name, attach }, line } in typed {
+        let mut problem = |line, key: &str, message| {
+            let file = file.unwrap_or(Path::new("")).to_owned();
+            problems.0.push(Problem { file, line: Some(line), key: key.to_owned(), message });
+        };
+        let (Some(name), Some(attach)) = (&name, &attach) else {
+            let missing = if name.is_none() { "name" } else { "attach" };
+            problem(line, "probe", format!("a probe needs `{missing}`"));
+            continue;
+        };
+        if built_in.named(&name.value.0).is_some() {
+            problem(
+                name.line,
+                "probe.name",
+                format!("`{}` is a built-in event kind, choose another name", name.value.0),
+            );
+        } else if !names.insert(name.value.0.clone()) {
+            problem(
+                name.line,
+                "probe.name",
+                format!("there is another probe `{}`, choose another name", name.value.0),
+            );
+        }
+        probes.push(Probe { name: name.value.0.clone(), attach: attach.value.clone(), line });
+    }
+    probes
+}
+
+/// Finds fields that no kind has: a typing error here would give away what it was meant to hold back.
+fn check_fields(
+    policy: &str,
+    denied: &[At<DenyField>],
+    probes: &[Probe],
+    file: Option<&Path>,
+    problems: &mut Problems,
+) {
+    let built_in = Kinds::built_in();
+    for At { value: DenyField { kind, field }, line } in denied {
+        // The fields of a tracepoint are only known on the kernel that has it.
+        if probes.iter().any(|probe| kind.as_ref().is_none_or(|kind| *kind == probe.name)) {
+            continue;
+        }
+        let kinds: Vec<_> = built_in
+            .iter()
+            .filter(|built_in| kind.as_ref().is_none_or(|kind| *kind == built_in.name))
+            .collect();
+        let message = if let (Some(kind), true) = (kind, kinds.is_empty()) {
+            let names: Vec<_> = built_in.iter().map(|kind| &*kind.name).collect();
+            no_such("event kind", kind, &names)
+        } else if kinds.iter().all(|kind| kind.field(field).is_none()) {
+            let names: Vec<_> =
+                kinds.iter().flat_map(|kind| &kind.fields).map(|field| &*field.name).collect();
+            no_such("field", field, &names)
+        } else {
+            continue;
+        };
+        problems.0.push(Problem {
+            file: file.unwrap_or(Path::new("")).to_owned(),
+            line: Some(*line),
+            key: format!("policy.{policy}.deny_fields"),
+            message,
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! The configuration as it was typed: every key optional. Each key is written here and nowhere else;
+//! `docs/configuration.md` is made from this list, and the compiler asks [`super::resolve`] for the
+//! rest.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{
+    document::{At, Key, Node, Reader, Section, Value, section},
+    settings::Settings,
+    value::{Attach, DenyField, Digest, KindName, Listen, Mode, Name, Size, Time, Whole},
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1000;
+const DAY: u64 = 24 * 3600 * SECOND;
+
+section! {
+    /// The configuration file. None is needed: without one, everything is as the defaults say.
+    pub struct File {
+        /// The agent itself.
+        #[default("")]
+        pub agent: Agent,
+        /// Where metrics are served.
+        #[default("")]
+        pub metrics: Metrics,
+        /// Limits of each policy that has none of its own.
+        #[default("")]
+        pub limits: Limits,
+        /// Probes of the operator's own.
+        #[default("")]
+        pub probe: Vec<At<Probe>>,
+        /// Policies by their manifest's name. A policy without a section runs with the defaults.
+        #[default("")]
+        pub policy: BTreeMap<Name, At<Policy>>,
+    }
+}
+
+section! {
+    /// The agent itself.
+    pub struct Agent {
+        /// Name of this agent. A machine may run several if their names differ.
+        #[default("\"tipstaff\"")]
+        pub name: Name,
+        /// How far policies may go. In observe mode nothing is done to any process, and files may
+        /// belong to the user who started the agent instead of root.
+        #[default("\"observe\"")]
+        pub mode: Mode,
+        /// Directory of policies. Each `.wasm` file in it is loaded, and loaded again when it
+        /// changes. A relative path starts at the configuration file's directory.
+        #[default("\"/etc/tipstaff/policies\"")]
+        pub policies: PathBuf,
+        /// Directory for compiled policies. As root `/var/cache/tipstaff`, else `tipstaff` in
+        /// `$XDG_CACHE_HOME` or `~/.cache`.
+        #[default("\"/var/cache/tipstaff\"")]
+        pub cache_dir: PathBuf,
+        /// How long an event may wait for others to be handed to a policy with it.
+        #[default("\"100ms\"")]
+        pub latency: Time<1, { 10 * SECOND }>,
+    }
+}
+
+section! {
+    /// Where metrics are served, at `/metrics`, and how long they are kept.
+    pub struct Metrics {
+        /// Address and port, or `off`. If the default's port is taken, the agent runs without.
+        #[default("\"127.0.0.1:9470\"")]
+        pub listen: Listen,
+        /// Whether `listen` may be an address that other machines reach. Whoever reaches it reads
+        /// all metrics.
+        #[default("false")]
+        pub allow_remote: bool,
+        /// A series that has labels and that its policy has not written for this long is forgotten.
+        #[default("\"10m\"")]
+        pub idle_expiry: Time<SECOND, DAY>,
+    }
+}
+
+section! {
+    /// What one policy may use. In `[limits]` for all policies, in `[policy.NAME.limits]` for one.
+    pub struct Limits {
+        /// Processor time of one call. A call that takes longer costs the policy its instance.
+        #[default("\"50ms\"")]
+        pub cpu_per_call: Time<1, { 60 * SECOND }>,
+        /// Memory of an instance. Growing further costs the policy its instance.
+        #[default("\"64MiB\"")]
+        pub memory: Size<{ 2 * MIB }, { 4 * GIB }>,
+        /// Events that wait for a policy, in bytes of rows. What comes when it is full is lost for
+        /// this policy, and the policy is told.
+        #[default("\"8MiB\"")]
+        pub queue: Size<{ 64 * KIB }, GIB>,
+        /// Series of metrics; a histogram counts as many as it has buckets, and two. Values of
+        /// further ones are counted in a series with `overflow="true"`.
+        #[default("1000")]
+        pub series: Whole<1, 1_000_000>,
+        /// Alerts per minute, and at once after a quiet minute. Further ones are dropped and counted.
+        #[default("60")]
+        pub alerts_per_minute: Whole<0, 100_000>,
+        /// Lines in the agent's log per minute, and at once after a quiet minute. Further ones are
+        /// dropped and counted.
+        #[default("600")]
+        pub log_lines_per_minute: Whole<0, 100_000>,
+    }
+}
+
+section! {
+    /// A probe of the operator's own: it makes a kind of event that policies can subscribe to and
+    /// `tipstaff events` prints.
+    pub struct Probe {
+        /// Name of the event kind. Must be new.
+        #[default("")]
+        pub name: KindName,
+        /// What is observed. `tracepoint:CATEGORY:NAME` is any tracepoint of the running kernel, as
+        /// in `/sys/kernel/tracing/events`; the kind's fields are those of its `format`.
+        #[default("")]
+        pub attach: Attach,
+    }
+}
+
+section! {
+    /// A policy, by its manifest's name.
+    pub struct Policy {
+        /// Files that may be this policy. Any other file of this name is refused.
+        #[default("any file")]
+        pub digest: Vec<Digest>,
+        /// How far this policy may go; the milder of this and the agent's mode counts.
+        #[default("the agent's")]
+        pub mode: Mode,
+        /// Fields that this policy does not get. Where it asks for one as optional it has no value;
+        /// where it requires one, the policy does not load.
+        #[default("[]")]
+        pub deny_fields: Vec<At<DenyField>>,
+        /// Limits of this policy; a key that is not here is as in `[limits]`.
+        #[default("as `[limits]`")]
+        pub limits: Limits,
+        /// Settings of this policy. `tipstaff inspect FILE` prints which ones it takes.
+        #[default("the manifest's defaults")]
+        pub settings: Settings,
+    }
+}

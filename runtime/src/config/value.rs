@@ -1,0 +1,468 @@
+//! The types that a key's value can have.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use toml::de::DeValue;
+
+use super::document::{At, Node, Reader, Value, quoted};
+use crate::nearest::nearest;
+
+/// A type whose value is written as a string.
+trait FromText: Sized {
+    /// See [`Value::expected`].
+    fn expected() -> String;
+
+    /// The value. An empty message: "expected ..., found ..." says it all.
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+impl<T: FromText> Value for T {
+    fn expected() -> String {
+        T::expected()
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.value.as_str().map_or_else(mismatch, T::parse) {
+            Ok(value) => return Some(value),
+            Err(message) if message.is_empty() => reader.mismatch::<Self>(node),
+            Err(message) => reader.problem(&node.span, &node.key, message),
+        }
+        None
+    }
+}
+
+fn mismatch<T>() -> Result<T, String> {
+    Err(String::new())
+}
+
+impl Value for bool {
+    fn expected() -> String {
+        "`true` or `false`".to_owned()
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let value = node.value.as_bool();
+        if value.is_none() {
+            reader.mismatch::<Self>(node);
+        }
+        value
+    }
+}
+
+impl FromText for PathBuf {
+    fn expected() -> String {
+        "a path as a string".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.contains('\0') { mismatch() } else { Ok(text.into()) }
+    }
+}
+
+/// An integer from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole<const MIN: u32, const MAX: u32>(pub u32);
+
+impl<const MIN: u32, const MAX: u32> Value for Whole<MIN, MAX> {
+    fn expected() -> String {
+        format!("an integer from {MIN} to {MAX}")
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let value = integer(node.value).and_then(|value| u32::try_from(value).ok());
+        let value = value.filter(|value| (MIN..=MAX).contains(value));
+        if value.is_none() {
+            reader.mismatch::<Self>(node);
+        }
+        value.map(Self)
+    }
+}
+
+/// The integer that a value is, in whatever base it was written.
+pub fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// A time from `MIN` to `MAX` milliseconds, written as `"50ms"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time<const MIN: u64, const MAX: u64>(pub Duration);
+
+impl<const MIN: u64, const MAX: u64> FromText for Time<MIN, MAX> {
+    fn expected() -> String {
+        format!("a time from \"{}\" to \"{}\" in ms, s, m or h", time_text(MIN), time_text(MAX))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match parse_time(text) {
+            Some(time)
+                if (Duration::from_millis(MIN)..=Duration::from_millis(MAX)).contains(&time) =>
+            {
+                Ok(Self(time))
+            }
+            _ => mismatch(),
+        }
+    }
+}
+
+const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+
+/// A time as the configuration and the command line write it: `250ms`, `10s`, `1.5m`.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text);
+    let (_, millis) = TIME_UNITS.iter().find(|entry| entry.0 == unit)?;
+    let number: f64 = number.parse().ok()?;
+    // The largest is 2^53 ms: exact, and no addition to an `Instant` overflows.
+    #[expect(clippy::cast_precision_loss, reason = "small powers")]
+    let seconds = number * *millis as f64 / 1000.0;
+    (0.0..=9.0e12).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
+fn time_text(millis: u64) -> String {
+    let (unit, size) = TIME_UNITS
+        .iter()
+        .rev()
+        .find(|(_, size)| millis.is_multiple_of(*size))
+        .unwrap_or(&TIME_UNITS[0]);
+    format!("{}{unit}", millis / size)
+}
+
+/// A number of bytes from `MIN` to `MAX`, written as `"64MiB"` or as an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Value for Size<MIN, MAX> {
+    fn expected() -> String {
+        format!(
+            "a size from \"{}\" to \"{}\" in B, KiB, MiB or GiB",
+            size_text(MIN),
+            size_text(MAX)
+        )
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let value = match node.value {
+            DeValue::String(text) => parse_size(text),
+            other => integer(other).and_then(|value| u64::try_from(value).ok()),
+        };
+        let value = value.filter(|value| (MIN..=MAX).contains(value));
+        if value.is_none() {
+            reader.mismatch::<Self>(node);
+        }
+        value.map(Self)
+    }
+}
+
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text);
+    let (_, size) = SIZE_UNITS.iter().find(|entry| entry.0 == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
+}
+
+fn size_text(bytes: u64) -> String {
+    let (unit, size) = SIZE_UNITS
+        .iter()
+        .rev()
+        .find(|(_, size)| bytes.is_multiple_of(*size))
+        .unwrap_or(&SIZE_UNITS[0]);
+    format!("{}{unit}", bytes / size)
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let (number, unit) =
+        text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    (number.trim_end(), unit)
+}
+
+/// How far the agent goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// No actions.
+    #[default]
+    Observe,
+}
+
+impl FromText for Mode {
+    fn expected() -> String {
+        "\"observe\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "observe" => Ok(Self::Observe),
+            "audit" | "enforce" => Err(format!(
+                "mode {text:?} needs actions, which this version does not have; expected \"observe\""
+            )),
+            _ => mismatch(),
+        }
+    }
+}
+
+/// A name of lower-case letters, digits and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(pub String);
+
+impl FromText for Name {
+    fn expected() -> String {
+        "a name of a-z, 0-9 and -, that begins with a letter, at most 64 bytes".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if is_name(text, b'-') { Ok(Self(text.to_owned())) } else { mismatch() }
+    }
+}
+
+/// Whether `text` is a name of lower-case letters, digits and `joint`.
+#[must_use]
+pub fn is_name(text: &str, joint: u8) -> bool {
+    text.len() <= 64
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == joint)
+}
+
+/// Name of an event kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KindName(pub String);
+
+impl FromText for KindName {
+    fn expected() -> String {
+        "a name of a-z, 0-9 and _, that begins with a letter, at most 64 bytes".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if is_name(text, b'_') { Ok(Self(text.to_owned())) } else { mismatch() }
+    }
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// On this address.
+    On(SocketAddr),
+}
+
+impl FromText for Listen {
+    fn expected() -> String {
+        "\"ADDRESS:PORT\" such as \"127.0.0.1:9470\" or \"[::1]:9470\", or \"off\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().or_else(|()| mismatch())
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::On).map_err(drop),
+        }
+    }
+}
+
+/// Where a probe of the operator's own is attached. To add a type: a variant here, its line in
+/// [`Attach::TYPES`], and what the compiler asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attach {
+    /// `tracepoint:CATEGORY:NAME`: a classic tracepoint, its fields from its `format` in tracefs.
+    Tracepoint {
+        /// Folder below `events` in tracefs.
+        category: String,
+        /// Folder below the category.
+        name: String,
+    },
+}
+
+impl Attach {
+    /// The types, as they are written.
+    const TYPES: &[&str] = &["tracepoint:CATEGORY:NAME"];
+    /// Types that other tools know and this version does not.
+    const NOT_YET: &[&str] = &[
+        "kprobe",
+        "kretprobe",
+        "fentry",
+        "fexit",
+        "fmod_ret",
+        "raw_tp",
+        "raw_tracepoint",
+        "tp_btf",
+        "lsm",
+        "uprobe",
+        "uretprobe",
+        "usdt",
+        "perf_event",
+        "profile",
+        "interval",
+        "iter",
+        "xdp",
+        "tc",
+        "cgroup",
+    ];
+}
+
+impl std::str::FromStr for Attach {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<_> = text.split(':').collect();
+        let is_part = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match parts[..] {
+            ["tracepoint", category, name] if is_part(category) && is_part(name) => {
+                Ok(Self::Tracepoint { category: category.to_owned(), name: name.to_owned() })
+            }
+            [ty, ..] if Self::NOT_YET.contains(&ty) => Err(format!(
+                "attach type `{ty}` is not supported yet; there is {}",
+                quoted(Self::TYPES.iter().copied())
+            )),
+            _ => mismatch(),
+        }
+    }
+}
+
+impl fmt::Display for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tracepoint { category, name } => write!(f, "tracepoint:{category}:{name}"),
+        }
+    }
+}
+
+impl FromText for Attach {
+    fn expected() -> String {
+        "\"tracepoint:CATEGORY:NAME\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// A field that a policy must not see: of all kinds, or of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenyField {
+    /// Name of the kind; `None`: of all kinds.
+    pub kind: Option<String>,
+    /// Name of the field.
+    pub field: String,
+}
+
+impl FromText for DenyField {
+    fn expected() -> String {
+        "\"FIELD\" or \"KIND:FIELD\", such as \"proc.args\" or \"exec:args\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (kind, field) = match text.split_once(':') {
+            Some((kind, field)) => (Some(kind), field),
+            None => (None, text),
+        };
+        let is_field =
+            |text: &str| !text.is_empty() && text.split('.').all(|part| is_name(part, b'_'));
+        if kind.is_none_or(|kind| is_name(kind, b'_')) && is_field(field) {
+            Ok(Self { kind: kind.map(str::to_owned), field: field.to_owned() })
+        } else {
+            mismatch()
+        }
+    }
+}
+
+impl fmt::Display for DenyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Some(kind) => write!(f, "{kind}:{}", self.field),
+            None => f.write_str(&self.field),
+        }
+    }
+}
+
+/// What a policy file's bytes must hash to, as `tipstaff inspect` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest(pub String);
+
+impl FromText for Digest {
+    fn expected() -> String {
+        "\"sha256:\" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            mismatch()
+        }
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn expected() -> String {
+        format!("an array, each {}", T::expected())
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !node.value.is_array() {
+            reader.mismatch::<Self>(node);
+            return None;
+        }
+        Some(node.elements().filter_map(|element| T::read(&element, reader)).collect())
+    }
+}
+
+impl<T: Value> Value for At<T> {
+    fn expected() -> String {
+        T::expected()
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.at(node)
+    }
+}
+
+impl<T: Value> Value for BTreeMap<Name, At<T>> {
+    fn expected() -> String {
+        "tables by name".to_owned()
+    }
+
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !node.value.is_table() {
+            reader.mismatch::<Self>(node);
+            return None;
+        }
+        let mut tables = Self::new();
+        for (name, span, entry) in node.entries() {
+            if !is_name(name, b'-') {
+                reader.problem(
+                    &span,
+                    &entry.key,
+                    format!("{name:?} is not a name: expected {}", <Name as FromText>::expected()),
+                );
+            } else if let Some(table) = reader.at(&entry) {
+                tables.insert(Name(name.to_owned()), table);
+            }
+        }
+        Some(tables)
+    }
+}
+
+/// `; the nearest is ...` for a name that is not among these.
+pub fn no_such(what: &str, name: &str, names: &[&str]) -> String {
+    match nearest(name, names.iter().copied()) {
+        Some(near) => format!("there is no {what} `{name}`; the nearest is `{near}`"),
+        None => format!(
+            "there is no {what} `{name}`, expected one of {}",
+            quoted(names.iter().copied())
+        ),
+    }
+}
