@@ -7,7 +7,8 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{Program, ProgramError, RawTracePoint, TracePoint},
+    maps::ProgramArray,
+    programs::{BtfTracePoint, Program, ProgramError, ProgramFd, RawTracePoint, TracePoint},
 };
 
 use super::{
@@ -26,10 +27,10 @@ pub(super) struct Attached {
 }
 
 struct AttachedHook {
-    program: &'static str,
-    /// Detaches when it is closed; raw tracepoints are aya's.
-    _event: Option<OwnedFd>,
-    _watch: Watch,
+    hook: Hook,
+    /// Detaches when it is closed; links of other types are aya's.
+    event: Option<OwnedFd>,
+    watch: Watch,
 }
 
 /// Takes the first rung of the part's ladder that works.
@@ -65,10 +66,8 @@ fn step(
         match attach(part, hook, ebpf, kernel) {
             Ok(attached) => hooks.push(attached),
             Err(reason) => {
-                unload(ebpf, hook.program);
-                for attached in hooks {
-                    unload(ebpf, attached.program);
-                }
+                unload(ebpf, hook);
+                Attached { hooks, report: KindReport::default() }.detach(ebpf);
                 return Err(Rejected { hook: name(hook), reason });
             }
         }
@@ -79,11 +78,12 @@ fn step(
 impl Attached {
     /// Takes the programs off their hooks and out of the kernel.
     pub(super) fn detach(self, ebpf: &mut Ebpf) {
-        for AttachedHook { program, _event: event, _watch: watch } in self.hooks {
+        // The caller stands behind the programs that it calls: it stops first.
+        for AttachedHook { hook, event, watch } in self.hooks.into_iter().rev() {
             drop(event);
             // The last misses are counted before the program is gone.
             drop(watch);
-            unload(ebpf, program);
+            unload(ebpf, &hook);
         }
     }
 }
@@ -91,56 +91,107 @@ impl Attached {
 fn name(hook: &Hook) -> String {
     match hook.at {
         At::Raw { name, .. } => format!("raw_tracepoint:{name}"),
+        At::Typed { name, .. } => format!("tp_btf:{name}"),
+        At::Called { array, .. } => format!("{array}:{}", hook.program),
         At::Classic { category, name } => format!("tracepoint:{category}:{name}"),
     }
 }
 
-/// Attaches one program; the error says why it does not work.
+/// Loads and attaches one program; the error says why it does not work.
 fn attach(
     part: &Part,
     hook: &Hook,
     ebpf: &mut Ebpf,
     kernel: &Kernel,
 ) -> Result<AttachedHook, String> {
-    let program = ebpf
-        .program_mut(hook.program)
-        .ok_or_else(|| format!("the object has no program {}", hook.program))?;
-    let (event, fd) = match hook.at {
-        At::Raw { name, passes } => {
-            let found = kernel.btf.tracepoint(name).ok_or("this kernel has no such tracepoint")?;
-            if found != passes {
-                return Err(format!(
-                    "it passes ({}), expected ({})",
-                    found.join(", "),
-                    passes.join(", ")
-                ));
-            }
-            let program: &mut RawTracePoint = program.try_into().map_err(reason)?;
-            program.load().map_err(reason)?;
+    let fd = load(hook.program, hook.at, ebpf, kernel)?;
+    let mut event = None;
+    match hook.at {
+        At::Raw { name, .. } => {
+            let program: &mut RawTracePoint = program(hook.program, ebpf)?;
             program.attach(name).map_err(reason)?;
-            (None, program.fd().map_err(reason)?.as_fd().try_clone_to_owned())
+        }
+        At::Typed { .. } => {
+            let program: &mut BtfTracePoint = program(hook.program, ebpf)?;
+            program.attach().map_err(reason)?;
+        }
+        At::Called { array, slot, .. } => {
+            let map =
+                ebpf.map_mut(array).ok_or_else(|| format!("the object has no map {array}"))?;
+            let mut array = ProgramArray::try_from(map).map_err(|error| error.to_string())?;
+            array.set(slot, &fd, 0).map_err(|error| error.to_string())?;
         }
         At::Classic { category, name } => {
             let id = tracepoint_id(kernel, category, name).map_err(|error| error.to_string())?;
-            let program: &mut TracePoint = program.try_into().map_err(reason)?;
-            program.load().map_err(reason)?;
-            let fd = program.fd().map_err(reason)?.as_fd();
-            let event = perf::attach_tracepoint(id, fd).map_err(|error| error.to_string())?;
-            (Some(event), fd.try_clone_to_owned())
+            event =
+                Some(perf::attach_tracepoint(id, fd.as_fd()).map_err(|error| error.to_string())?);
         }
-    };
-    let fd = fd.map_err(|error| error.to_string())?;
-    Ok(AttachedHook {
-        program: hook.program,
-        _event: event,
-        _watch: kernel.losses.watch(fd, part.kinds),
-    })
+    }
+    let fd = fd.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+    Ok(AttachedHook { hook: *hook, event, watch: kernel.losses.watch(fd, part.kinds) })
 }
 
-fn unload(ebpf: &mut Ebpf, program: &str) {
-    // Not loaded is as good as unloaded.
-    let _ = match ebpf.program_mut(program) {
+/// Loads a program for where it sits.
+fn load(name: &str, at: At, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<ProgramFd, String> {
+    if let At::Raw { name, passes } | At::Typed { name, passes } = at {
+        let found = kernel.btf.tracepoint(name).ok_or("this kernel has no such tracepoint")?;
+        if found != passes {
+            return Err(format!(
+                "it passes ({}), expected ({})",
+                found.join(", "),
+                passes.join(", ")
+            ));
+        }
+    }
+    match at {
+        At::Raw { .. } => {
+            let program: &mut RawTracePoint = program(name, ebpf)?;
+            program
+                .load()
+                .and_then(|()| program.fd()?.try_clone().map_err(Into::into))
+                .map_err(reason)
+        }
+        At::Typed { name: tracepoint, .. } => {
+            let program: &mut BtfTracePoint = program(name, ebpf)?;
+            let btf = kernel.types().map_err(|error| error.to_string())?;
+            program
+                .load(tracepoint, btf)
+                .and_then(|()| program.fd()?.try_clone().map_err(Into::into))
+                .map_err(reason)
+        }
+        At::Called { caller, .. } => load(name, *caller, ebpf, kernel),
+        At::Classic { .. } => {
+            let program: &mut TracePoint = program(name, ebpf)?;
+            program
+                .load()
+                .and_then(|()| program.fd()?.try_clone().map_err(Into::into))
+                .map_err(reason)
+        }
+    }
+}
+
+fn program<'a, P>(name: &str, ebpf: &'a mut Ebpf) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?
+        .try_into()
+        .map_err(reason)
+}
+
+/// Takes a program off its hook and out of the kernel.
+fn unload(ebpf: &mut Ebpf, hook: &Hook) {
+    if let At::Called { array, slot, .. } = hook.at
+        && let Some(map) = ebpf.map_mut(array)
+        && let Ok(mut array) = ProgramArray::try_from(map)
+    {
+        // Empty is as good as emptied, here and below.
+        let _ = array.clear_index(&slot);
+    }
+    let _ = match ebpf.program_mut(hook.program) {
         Some(Program::RawTracePoint(program)) => program.unload(),
+        Some(Program::BtfTracePoint(program)) => program.unload(),
         Some(Program::TracePoint(program)) => program.unload(),
         _ => Ok(()),
     };

@@ -30,6 +30,7 @@ pub(super) struct Rung {
 }
 
 /// A program and where it sits.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Hook {
     /// Name of the program's function.
     pub(super) program: &'static str,
@@ -41,14 +42,31 @@ pub(super) struct Hook {
 /// rest (in `attach.rs`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At {
-    /// A raw tracepoint (Linux 4.17). `tp_btf` would be the same hook with the same cost; its
-    /// typed pointers are of no use here, as our programs read kernel memory by offsets.
+    /// A raw tracepoint (Linux 4.17).
     Raw {
         /// Name of the tracepoint.
         name: &'static str,
         /// What it must pass, as C writes the types: decoding one prototype as another gives
         /// nonsense without an error.
         passes: &'static [&'static str],
+    },
+    /// A raw tracepoint whose arguments the verifier knows by type (`tp_btf`, Linux 5.5): the same
+    /// hook with the same cost.
+    Typed {
+        /// Name of the tracepoint.
+        name: &'static str,
+        /// What it must pass.
+        passes: &'static [&'static str],
+    },
+    /// No hook of its own: a slot of a program array, called by a program that sits at `caller`.
+    /// Stands in front of that program in its rung.
+    Called {
+        /// Where the caller sits.
+        caller: &'static At,
+        /// Name of the program array.
+        array: &'static str,
+        /// Index in it.
+        slot: u32,
     },
     /// A classic tracepoint (Linux 4.7).
     Classic {
