@@ -157,7 +157,8 @@ impl Repr {
 impl Enriched {
     /// Name, class, unit and documentation of each enriched field, and what it needs of the record.
     pub const ALL: &[(Enriched, &'static str, Class, &'static str, &'static str, u64)] = {
-        use tipstaff_events::catalogue::{WANT_CGROUP, WANT_UID};
+        use tipstaff_events::catalogue::{WANT_CGROUP, WANT_CGROUP_V1, WANT_UID};
+        const BOTH: u64 = WANT_CGROUP | WANT_CGROUP_V1;
         &[
             (
                 Self::WallTime,
@@ -214,16 +215,16 @@ impl Enriched {
                 "container.id",
                 Class::Text,
                 "",
-                "Container id, from the cgroup's path.",
-                WANT_CGROUP,
+                "Container id, from the cgroup's path; on hybrid hosts also from that of v1.",
+                BOTH,
             ),
             (
                 Self::ContainerRuntime,
                 "container.runtime",
                 Class::Text,
                 "",
-                "Container runtime, from the cgroup's path.",
-                WANT_CGROUP,
+                "Container runtime, from the cgroup's path: docker, containerd, cri-o or podman.",
+                BOTH,
             ),
             (Self::UserName, "user.name", Class::Text, "", "Name of the event's user.", WANT_UID),
         ]

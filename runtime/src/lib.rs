@@ -16,14 +16,26 @@
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
 #![deny(unsafe_code)]
 
+pub mod batch;
+pub mod clock;
 pub mod config;
+pub mod container;
+pub mod enrich;
 pub mod escape;
+pub mod feed;
 pub mod kind;
 pub mod manifest;
 pub mod nearest;
 pub mod outcome;
+pub mod plan;
+pub mod predicate;
 pub mod probe;
+pub mod process;
+pub mod project;
 pub mod queue;
+pub mod record;
+pub mod resolver;
 pub mod source;
-pub mod trust;
 mod sys;
+pub mod trust;
+pub mod waker;

@@ -2,6 +2,7 @@
 //!
 //! Both hand out the same records, so everything behind this trait is tested without a kernel.
 
+pub mod encode;
 mod rings;
 
 use std::{os::fd::BorrowedFd, time::Duration};

@@ -1,0 +1,222 @@
+//! What one plan's rows go through: policies that ask for the same share one feed, and with it one
+//! projection and one batch.
+//!
+//! Who joins or leaves does so at a *cut*, a time: events up to it go to those who were there
+//! before, later ones to those who are there after it. So a policy that is replaced loses no event
+//! and none is seen by both generations, and nobody else notices.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crossbeam_channel::Sender;
+
+use crate::{
+    batch::Open,
+    enrich::Lookup,
+    plan::{Bound, Plan},
+    queue::{Gap, Queue},
+    record::Malformed,
+};
+
+/// Number of a member, unique in the life of a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemberId(pub u64);
+
+/// A policy's end of a feed.
+#[derive(Clone)]
+pub struct Member {
+    /// Its number.
+    pub id: MemberId,
+    /// Where its batches go.
+    pub queue: Arc<Queue>,
+}
+
+/// See the module's documentation.
+pub struct Feed {
+    /// What its rows are.
+    pub plan: Arc<Plan>,
+    /// How long a row waits at most for others before its batch is sealed.
+    pub latency_ns: u64,
+    members: Arc<[Member]>,
+    open: Open,
+    /// Older batches, each with the time of its last event and who gets it.
+    sealed: VecDeque<(u64, Arc<[Member]>, Open)>,
+    /// Events up to this time belong to `sealed`, or to batches that are closed already.
+    sealed_until: u64,
+    /// Events up to this time belong to another feed that this one replaces.
+    after: u64,
+    /// Whom to tell when everything up to a time is delivered.
+    waiting: Vec<(u64, Sender<()>)>,
+    late: u64,
+}
+
+impl Feed {
+    /// A feed for one member, for events after the cut.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, latency_ns: u64, member: Member, cut: u64) -> Self {
+        Self {
+            open: Open::new(plan.subscriptions.len()),
+            plan,
+            latency_ns,
+            members: [member].into(),
+            sealed: VecDeque::new(),
+            sealed_until: 0,
+            after: cut,
+            waiting: Vec::new(),
+            late: 0,
+        }
+    }
+
+    /// Appends the row of a record to the batch that it belongs to.
+    #[inline]
+    pub fn append(
+        &mut self,
+        bound: &Bound,
+        record: &[u8],
+        time: u64,
+        lookup: &mut Lookup<'_>,
+        now: u64,
+    ) -> Result<(), Malformed> {
+        if time <= self.after || self.members.is_empty() && time > self.sealed_until {
+            return Ok(());
+        }
+        if let Some(filter) = &bound.filter
+            && !filter.holds(record, lookup)?
+        {
+            return Ok(());
+        }
+        if time <= self.sealed_until {
+            return self.append_older(bound, record, time, lookup, now);
+        }
+        bound.projection.append(record, lookup, self.open.rows(now))?;
+        self.open.note(bound.index, time);
+        if self.open.is_full() {
+            self.seal(self.open.last_ns());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn append_older(
+        &mut self,
+        bound: &Bound,
+        record: &[u8],
+        time: u64,
+        lookup: &mut Lookup<'_>,
+        now: u64,
+    ) -> Result<(), Malformed> {
+        let place = self.sealed.iter_mut().find(|(until, ..)| time <= *until);
+        let is_late = place.is_none();
+        let open = place.map_or(&mut self.open, |(_, _, open)| open);
+        let start = open.rows(now).len();
+        bound.projection.append(record, lookup, open.rows(now))?;
+        open.note(bound.index, time);
+        if is_late {
+            open.mark_late(start);
+            self.late += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds a gap.
+    pub fn push_gap(&mut self, gap: &Gap, now: u64) {
+        self.open.push_gap(gap, now);
+    }
+
+    /// Events up to `until` go to no later batch than the open one, which gets no newer ones.
+    fn seal(&mut self, until: u64) {
+        let until = until.max(self.sealed_until);
+        let open = std::mem::replace(&mut self.open, Open::new(self.plan.subscriptions.len()));
+        self.sealed.push_back((until, Arc::clone(&self.members), open));
+        self.sealed_until = until;
+    }
+
+    /// Seals the open batch if it has waited long enough.
+    pub fn seal_if_due(&mut self, now: u64) {
+        if !self.open.is_empty() && now >= self.open.began() + self.latency_ns {
+            self.seal(self.open.last_ns());
+        }
+    }
+
+    /// When something is to be done next: the open batch is due, or sealed ones wait for the
+    /// watermark (`Some(0)`).
+    #[must_use]
+    pub fn due(&self) -> Option<u64> {
+        if !self.sealed.is_empty() || !self.waiting.is_empty() {
+            return Some(0);
+        }
+        (!self.open.is_empty()).then(|| self.open.began() + self.latency_ns)
+    }
+
+    /// Delivers the batches whose time the watermark has passed; returns their number.
+    pub fn deliver(&mut self, watermark: u64) -> u64 {
+        let mut batches = 0;
+        while let Some((until, ..)) = self.sealed.front()
+            && *until <= watermark
+            && let Some((_, members, open)) = self.sealed.pop_front()
+        {
+            open.close(&self.plan, &mut |batch| {
+                batches += 1;
+                for member in members.iter() {
+                    member.queue.push(&batch);
+                }
+            });
+        }
+        if self.sealed.is_empty() {
+            // Dropping a sender tells who waits at its other end.
+            self.waiting.retain(|(until, _)| *until > watermark);
+        }
+        batches
+    }
+
+    /// Delivers everything.
+    pub fn flush(&mut self) -> u64 {
+        if !self.open.is_empty() {
+            self.seal(self.open.last_ns());
+        }
+        self.deliver(u64::MAX)
+    }
+
+    /// Lets a member in, for events after the cut.
+    pub fn join(&mut self, member: Member, cut: u64) {
+        self.seal(cut);
+        self.members = self.members.iter().cloned().chain([member]).collect();
+    }
+
+    /// Lets a member go, which still gets the events up to the cut; `done` is dropped when it has.
+    pub fn leave(&mut self, id: MemberId, cut: u64, done: Sender<()>) {
+        self.seal(cut);
+        self.members = self.members.iter().filter(|member| member.id != id).cloned().collect();
+        self.waiting.push((cut, done));
+    }
+
+    /// Whether that member is in.
+    #[must_use]
+    pub fn has(&self, id: MemberId) -> bool {
+        self.members.iter().any(|member| member.id == id)
+    }
+
+    /// Whether nobody is in and all is delivered.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.members.is_empty() && self.sealed.is_empty()
+    }
+
+    /// Whether it can take in a member with this plan.
+    #[must_use]
+    pub fn suits(&self, plan: &Plan, latency_ns: u64) -> bool {
+        !self.members.is_empty()
+            && self.latency_ns == latency_ns
+            && self.plan.makes_the_same_rows(plan)
+    }
+
+    /// The feed that this one replaces has delivered everything: what comes late now comes here.
+    pub fn inherit(&mut self) {
+        self.after = 0;
+    }
+
+    /// Number of rows that were older than one already delivered.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+}

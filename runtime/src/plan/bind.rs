@@ -1,0 +1,207 @@
+//! Binding a manifest's subscriptions to the kinds of this agent.
+
+use super::{Bound, Error, Plan, Wanted, layout, want, want_for_table};
+use crate::{
+    kind::{Field, From, Kind, Kinds},
+    manifest::Subscription,
+    nearest,
+};
+
+/// Most subscriptions of a policy: the index in a row has one byte.
+const MOST_SUBSCRIPTIONS: usize = 256;
+/// Most fields of a subscription.
+const MOST_FIELDS: usize = 64;
+/// Most optional fields of a subscription: the mask in a row has 32 bits.
+const MOST_OPTIONAL: usize = 32;
+
+/// Binds what a policy asks for to what is there. `withheld` names fields that the operator does
+/// not give to it: `FIELD` for every event, or `EVENT.FIELD` for one.
+pub fn bind(
+    policy: &str,
+    subscriptions: &[Subscription],
+    kinds: &Kinds,
+    withheld: &[String],
+) -> Result<Plan, Error> {
+    Binding { policy, kinds, withheld, marks_cuts: false }.bind_all(subscriptions)
+}
+
+/// The same for who decodes rows: a mask behind the fields says which of them were cut, and
+/// [`crate::project::Projection::cuts_at`] where it is.
+pub fn bind_to_decode(
+    policy: &str,
+    subscriptions: &[Subscription],
+    kinds: &Kinds,
+) -> Result<Plan, Error> {
+    Binding { policy, kinds, withheld: &[], marks_cuts: true }.bind_all(subscriptions)
+}
+
+struct Binding<'a> {
+    policy: &'a str,
+    kinds: &'a Kinds,
+    withheld: &'a [String],
+    marks_cuts: bool,
+}
+
+impl Binding<'_> {
+    fn bind_all(&self, subscriptions: &[Subscription]) -> Result<Plan, Error> {
+        self.check_withheld()?;
+        if subscriptions.len() > MOST_SUBSCRIPTIONS {
+            return Err(self.too_many("subscriptions", subscriptions.len(), MOST_SUBSCRIPTIONS));
+        }
+        let mut plan = Plan { subscriptions: Vec::new(), wanted: Wanted::new(), notes: Vec::new() };
+        for (index, subscription) in (0..=u8::MAX).zip(subscriptions) {
+            let bound = self.bind(index, subscription, &mut plan)?;
+            plan.subscriptions.push(bound);
+        }
+        Ok(plan)
+    }
+
+    fn bind(
+        &self,
+        index: u8,
+        subscription: &Subscription,
+        plan: &mut Plan,
+    ) -> Result<Option<Bound>, Error> {
+        let event = &subscription.event;
+        let Some(kind) = self.kinds.named(event) else {
+            if subscription.optional {
+                plan.notes
+                    .push(format!("there is no event `{event}` here; the policy does without it"));
+                return Ok(None);
+            }
+            let hint = nearest::hint(event, self.kinds.iter().map(|kind| kind.name.as_ref()));
+            return Err(Error::NoEvent { policy: self.policy.into(), event: event.clone(), hint });
+        };
+        let optional = subscription.fields.iter().filter(|ask| ask.optional).count();
+        if optional > MOST_OPTIONAL {
+            return Err(Error::TooManyOptional {
+                policy: self.policy.into(),
+                event: event.clone(),
+                count: optional,
+            });
+        }
+        if subscription.fields.len() > MOST_FIELDS {
+            return Err(self.too_many(
+                "fields of one event",
+                subscription.fields.len(),
+                MOST_FIELDS,
+            ));
+        }
+        let mut layout = layout::Layout::new(kind, index);
+        want(&mut plan.wanted, kind.id, 0);
+        for ask in &subscription.fields {
+            let field = self.find(kind, ask, plan)?;
+            if let Some(field) = field {
+                let conversion =
+                    layout::conversion(field, ask.ty).map_err(|(is, instead)| Error::Type {
+                        policy: self.policy.into(),
+                        event: event.clone(),
+                        field: ask.name.clone(),
+                        ty: ask.ty,
+                        is,
+                        instead,
+                    })?;
+                if conversion.is_narrowing() {
+                    plan.notes.push(format!(
+                        "field `{}` of event `{event}` is wider than `{}`; a value that does not fit is {}",
+                        ask.name,
+                        ask.ty,
+                        if ask.optional { "absent" } else { "clipped and flagged" },
+                    ));
+                }
+                want(&mut plan.wanted, kind.id, field.wanted);
+                if let From::Table(enriched) = field.from {
+                    want_for_table(enriched, &mut plan.wanted);
+                }
+                layout.push(ask, Some((field, conversion)));
+            } else {
+                layout.push(ask, None);
+            }
+        }
+        if self.marks_cuts {
+            layout.push_cuts();
+        }
+        let (projection, columns) = layout.finish();
+        Ok(Some(Bound { index, kind: kind.id, projection, columns, filter: None }))
+    }
+
+    /// The field that is asked for; `None` if the policy does without it.
+    fn find<'k>(
+        &self,
+        kind: &'k Kind,
+        ask: &crate::manifest::Ask,
+        plan: &mut Plan,
+    ) -> Result<Option<&'k Field>, Error> {
+        let name = &ask.name;
+        let line = self
+            .withheld
+            .iter()
+            .find(|denied| *denied == name || **denied == format!("{}.{name}", kind.name));
+        match (kind.field(name), line) {
+            (Some(field), None) => Ok(Some(field)),
+            (Some(_), Some(denied)) => {
+                let line = format!("deny_fields = [\"{denied}\"] under [policy.{}]", self.policy);
+                if !ask.optional {
+                    return Err(Error::Withheld {
+                        policy: self.policy.into(),
+                        event: kind.name.to_string(),
+                        field: name.clone(),
+                        line,
+                    });
+                }
+                plan.notes.push(format!(
+                    "field `{name}` of event `{}` is withheld by `{line}`",
+                    kind.name
+                ));
+                Ok(None)
+            }
+            (None, _) if ask.optional => {
+                plan.notes.push(format!(
+                    "event `{}` has no field `{name}` here; it is absent",
+                    kind.name
+                ));
+                Ok(None)
+            }
+            (None, _) => Err(Error::NoField {
+                policy: self.policy.into(),
+                event: kind.name.to_string(),
+                field: name.clone(),
+                ty: ask.ty,
+                hint: nearest::hint(name, kind.fields.iter().map(|field| field.name.as_ref())),
+            }),
+        }
+    }
+
+    fn check_withheld(&self) -> Result<(), Error> {
+        let is_known = |denied: &str| {
+            self.kinds.iter().any(|kind| {
+                let own =
+                    denied.strip_prefix(kind.name.as_ref()).and_then(|rest| rest.strip_prefix('.'));
+                kind.field(denied).is_some() || own.is_some_and(|own| kind.field(own).is_some())
+            })
+        };
+        match self.withheld.iter().find(|denied| !is_known(denied)) {
+            None => Ok(()),
+            Some(denied) => {
+                let mut names = Vec::new();
+                for kind in self.kinds.iter() {
+                    for field in &kind.fields {
+                        names.extend([
+                            field.name.to_string(),
+                            format!("{}.{}", kind.name, field.name),
+                        ]);
+                    }
+                }
+                Err(Error::WithheldUnknown {
+                    policy: self.policy.into(),
+                    field: denied.clone(),
+                    hint: nearest::hint(denied, names.iter().map(String::as_str)),
+                })
+            }
+        }
+    }
+
+    fn too_many(&self, what: &'static str, count: usize, most: usize) -> Error {
+        Error::TooMany { policy: self.policy.into(), what, count, most }
+    }
+}

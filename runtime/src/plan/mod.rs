@@ -1,0 +1,131 @@
+//! Subscriptions are bound by name to the fields of this agent's kinds: what the probes have to
+//! collect, and how each row is made.
+//!
+//! Binding is by name and when a policy is loaded, so a policy built last year runs on an agent
+//! whose `exec` has twice as many fields. Numbers are widened for free; a narrower one is checked
+//! for every event. A required field that is not there is an error, an optional one is absent in
+//! every row at no cost.
+
+mod bind;
+mod error;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tipstaff_events::{catalogue, wire};
+
+pub use bind::{bind, bind_to_decode};
+pub use error::Error;
+pub use layout::Column;
+
+use crate::{kind::Enriched, predicate::Predicate, project::Projection};
+
+/// What is wanted of each kind: the words of the map [`wire::WANTED`]. Kinds that are not listed
+/// are not wanted.
+pub type Wanted = BTreeMap<u16, u64>;
+
+/// The subscriptions of one policy, bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// In the manifest's order; `None` for an optional one whose kind does not exist here.
+    pub subscriptions: Vec<Option<Bound>>,
+    /// What the probes have to collect for it.
+    pub wanted: Wanted,
+    /// What was bound otherwise than asked for, in words for the log.
+    pub notes: Vec<String>,
+}
+
+/// A subscription, bound to a kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// Index in the manifest.
+    pub index: u8,
+    /// Number of the kind.
+    pub kind: u16,
+    /// How its rows are made.
+    pub projection: Projection,
+    /// Where each asked field is in the row.
+    pub columns: Vec<Column>,
+    /// Which events it is about; `None`: all.
+    pub filter: Option<Arc<Predicate>>,
+}
+
+impl Plan {
+    /// Whether batches made for `other` can be given to this one, too.
+    #[must_use]
+    pub fn makes_the_same_rows(&self, other: &Self) -> bool {
+        self.subscriptions == other.subscriptions
+    }
+
+    /// Lets only events through to the subscription for which the condition holds.
+    pub fn filter(&mut self, index: usize, filter: Predicate) {
+        let Some(Some(bound)) = self.subscriptions.get_mut(index) else { return };
+        *self.wanted.entry(bound.kind).or_default() |= filter.wanted();
+        for field in filter.reads() {
+            want_for_table(field, &mut self.wanted);
+        }
+        bound.filter = Some(Arc::new(filter));
+    }
+
+    /// Whether it needs the process table.
+    #[must_use]
+    pub fn needs_processes(&self) -> bool {
+        self.bound().any(|bound| bound.reads().any(is_of_process))
+    }
+
+    /// The bound subscriptions.
+    pub fn bound(&self) -> impl Iterator<Item = &Bound> {
+        self.subscriptions.iter().flatten()
+    }
+}
+
+/// What the probes have to collect for all of these plans.
+pub fn union<'a>(plans: impl IntoIterator<Item = &'a Wanted>) -> Wanted {
+    let mut all = Wanted::new();
+    for (&kind, &bits) in plans.into_iter().flatten() {
+        *all.entry(kind).or_default() |= bits;
+    }
+    all
+}
+
+/// Adds what the process table needs to answer for this field.
+fn want_for_table(field: Enriched, wanted: &mut Wanted) {
+    use catalogue::{exec, exit, fork};
+    let image = match field {
+        Enriched::ProcStart | Enriched::ProcParentPid => 0,
+        Enriched::ProcExe | Enriched::ProcParentExe | Enriched::ProcAncestors => exec::path,
+        Enriched::ProcArgs => exec::args,
+        Enriched::WallTime
+        | Enriched::CgroupPath
+        | Enriched::ContainerId
+        | Enriched::ContainerRuntime
+        | Enriched::UserName => return,
+    };
+    for (kind, own) in [
+        (fork::KIND, fork::child_start | fork::child_pid),
+        (exec::KIND, exec::start | exec::ppid | image),
+        (exit::KIND, exit::start | exit::ppid),
+    ] {
+        *wanted.entry(kind).or_default() |= wire::ON_BIT | u64::from(own);
+    }
+}
+
+fn is_of_process(field: Enriched) -> bool {
+    let mut wanted = Wanted::new();
+    want_for_table(field, &mut wanted);
+    !wanted.is_empty()
+}
+
+impl Bound {
+    /// The enriched fields that rows or filter are made from.
+    pub fn reads(&self) -> impl Iterator<Item = Enriched> {
+        self.projection.reads().chain(self.filter.iter().flat_map(|filter| filter.reads()))
+    }
+}
+
+/// What a kind's word must hold so that these bits are collected.
+fn want(wanted: &mut Wanted, kind: u16, bits: u64) {
+    *wanted.entry(kind).or_default() |= wire::ON_BIT | bits;
+}

@@ -1,0 +1,181 @@
+use tipstaff_events::{catalogue, wire::ON_BIT};
+
+use super::*;
+use crate::{
+    enrich::{Lookup, Tables},
+    kind::Kinds,
+    manifest::{Ask, AskType, Subscription},
+    predicate::Predicate,
+};
+
+fn ask(text: &str) -> Ask {
+    let (name, ty) = text.split_once(':').unwrap();
+    let (ty, optional) = ty.strip_suffix('?').map_or((ty, false), |ty| (ty, true));
+    let ty = AskType::ALL.iter().find(|(_, name)| *name == ty).unwrap().0;
+    Ask { name: name.into(), ty, optional }
+}
+
+fn subscription(event: &str, fields: &[&str]) -> Subscription {
+    Subscription {
+        event: event.into(),
+        optional: false,
+        fields: fields.iter().map(|field| ask(field)).collect(),
+    }
+}
+
+fn bind_one(event: &str, fields: &[&str]) -> Result<Plan, Error> {
+    bind("p", &[subscription(event, fields)], &Kinds::built_in(), &[])
+}
+
+fn message(event: &str, fields: &[&str]) -> String {
+    bind_one(event, fields).unwrap_err().to_string()
+}
+
+#[test]
+fn an_unknown_event_or_field_is_told_with_the_nearest_name() {
+    assert_eq!(
+        message("exce", &[]),
+        "policy `p`: there is no event `exce` here; the nearest is `exec`; `tipstaff events --list` \
+         shows all; write `optional = true` if the policy can do without it"
+    );
+    assert_eq!(
+        message("exec", &["paths:text"]),
+        "policy `p`: event `exec` has no field `paths` here; the nearest is `path`; write \
+         `Option<...>` (`paths:text?` in the manifest) if the policy can do without it"
+    );
+}
+
+#[test]
+fn a_field_cannot_change_its_kind() {
+    assert_eq!(
+        message("exec", &["ppid:i32"]),
+        "policy `p`: field `ppid` of event `exec` is an unsigned number, not `i32`; ask for `u32`"
+    );
+    for wrong in ["path:u32", "start:i64", "args_size:text", "file_state:i32"] {
+        assert!(matches!(bind_one("exec", &[wrong]), Err(Error::Type { .. })), "{wrong}");
+    }
+    assert!(matches!(bind_one("open", &["result:u32"]), Err(Error::Type { .. })));
+    assert!(matches!(bind_one("connect", &["address:bytes"]), Err(Error::Type { .. })));
+}
+
+#[test]
+fn what_is_missing_and_optional_is_absent_in_every_row() {
+    let plan = bind_one("exec", &["uid:u32?", "colour:text?", "ppid:u32"]).unwrap();
+    let bound = plan.bound().next().unwrap();
+    let columns: Vec<_> =
+        bound.columns.iter().map(|column| (column.offset, column.absent)).collect();
+    assert_eq!(columns, [(16, 1), (20, 2), (28, 0)]);
+    assert_eq!(bound.projection.template[8..12], [2, 0, 0, 0]);
+    assert_eq!(plan.notes, ["event `exec` has no field `colour` here; it is absent"]);
+}
+
+#[test]
+fn an_optional_event_that_is_missing_makes_no_rows() {
+    let missing = Subscription { optional: true, ..subscription("teleport", &["where:text"]) };
+    let plan = bind("p", &[missing, subscription("exec", &[])], &Kinds::built_in(), &[]).unwrap();
+    assert_eq!(plan.subscriptions.len(), 2);
+    assert_eq!(plan.bound().map(|bound| bound.index).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn what_the_operator_withholds_is_absent_or_refused_with_the_line_to_change() {
+    let kinds = Kinds::built_in();
+    let denied = ["exec.args".to_owned(), "comm".to_owned()];
+    let refused = bind("p", &[subscription("exec", &["args:bytes"])], &kinds, &denied).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "policy `p`: field `args` of event `exec` is withheld by `deny_fields = [\"exec.args\"] under \
+         [policy.p]`; remove it there to give it to the policy"
+    );
+    let plan = bind("p", &[subscription("exec", &["args:bytes?", "comm:text?"])], &kinds, &denied)
+        .unwrap();
+    assert_eq!(plan.bound().next().unwrap().projection.template[8..12], [3, 0, 0, 0]);
+    assert_eq!(plan.wanted, Wanted::from([(catalogue::exec::KIND, ON_BIT)]));
+    let typo = bind("p", &[], &kinds, &["exec.arg".to_owned()]).unwrap_err();
+    assert_eq!(
+        typo.to_string(),
+        "policy `p`: deny_fields names `exec.arg`, which no event has; the nearest is `exec.args`"
+    );
+}
+
+#[test]
+fn only_what_is_asked_for_is_wanted() {
+    use catalogue::{WANT_CGROUP, WANT_UID, exec, exit, fork, open};
+    assert_eq!(
+        bind_one("open", &["path:text", "pid:u32", "uid:u32"]).unwrap().wanted,
+        Wanted::from([(open::KIND, ON_BIT | u64::from(open::path) | WANT_UID)])
+    );
+    assert_eq!(
+        bind_one("open", &["cgroup.path:text?"]).unwrap().wanted,
+        Wanted::from([(open::KIND, ON_BIT | WANT_CGROUP)])
+    );
+    let plan = bind_one("open", &["proc.exe:text?"]).unwrap();
+    assert!(plan.needs_processes());
+    assert_eq!(
+        plan.wanted,
+        Wanted::from([
+            (fork::KIND, ON_BIT | u64::from(fork::child_start | fork::child_pid)),
+            (exec::KIND, ON_BIT | u64::from(exec::start | exec::ppid | exec::path)),
+            (exit::KIND, ON_BIT | u64::from(exit::start | exit::ppid)),
+            (open::KIND, ON_BIT),
+        ])
+    );
+}
+
+#[test]
+fn the_union_wants_what_any_plan_wants() {
+    let a = bind_one("exec", &["path:text"]).unwrap();
+    let b = bind_one("exec", &["args:text"]).unwrap();
+    let both = union([&a.wanted, &b.wanted]);
+    let (path, args) = (u64::from(catalogue::exec::path), u64::from(catalogue::exec::args));
+    assert_eq!(both, Wanted::from([(catalogue::exec::KIND, ON_BIT | path | args)]));
+}
+
+#[test]
+fn neighbours_are_moved_together() {
+    let plan =
+        bind_one("exec", &["pid:u32", "tid:u32", "start:u64", "uid:u32", "ppid:u32"]).unwrap();
+    let projection = &plan.bound().next().unwrap().projection;
+    // time; pid and tid; start; uid, which spills over what ppid then writes; ppid is left.
+    assert_eq!(projection.moves.len(), 4);
+    assert_eq!(projection.numbers.len(), 1);
+    assert_eq!(projection.fixed_size(), 40);
+}
+
+#[test]
+fn a_condition_makes_the_probe_collect_what_it_compares() {
+    let kinds = Kinds::built_in();
+    let mut plan = bind_one("exec", &[]).unwrap();
+    let condition =
+        Predicate::parse("args ~ x and proc.exe = y", kinds.named("exec").unwrap()).unwrap();
+    plan.filter(0, condition);
+    assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::args), 0);
+    assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::path), 0);
+    assert!(plan.needs_processes());
+}
+
+#[test]
+fn a_number_that_is_too_large_is_absent_or_clipped_and_flagged() {
+    let kinds = Kinds::built_in();
+    let plan = bind_one("exit", &["run_time:u32", "run_time:u16?"]).unwrap();
+    assert_eq!(plan.notes.len(), 2);
+    let kind = kinds.named("exit").unwrap();
+    let mut encoder = crate::source::encode::Encoder::new(kind);
+    encoder.number(kind.field("run_time").unwrap(), 1 << 40).unwrap();
+    let mut rows = Vec::new();
+    let mut tables = Tables::new(None);
+    let bound = plan.bound().next().unwrap();
+    bound
+        .projection
+        .append(&encoder.finish(), &mut Lookup::new(&mut tables, None), &mut rows)
+        .unwrap();
+    assert_eq!(rows[16..24], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    assert_eq!((rows[8], rows[15]), (1, crate::project::FLAG_CLIPPED));
+}
+
+#[test]
+fn a_row_has_bits_for_32_optional_fields() {
+    let fields = vec!["pid:u32?"; 33];
+    assert!(matches!(bind_one("exec", &fields), Err(Error::TooManyOptional { count: 33, .. })));
+    assert!(bind_one("exec", &fields[1..]).is_ok());
+}

@@ -1,0 +1,148 @@
+//! Paths of cgroups, by id: the id is the inode of the cgroup's directory.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{DirEntryExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::CgroupId;
+
+/// The tree is walked again for an unknown id, but not more often than this.
+const WALK_AGAIN: Duration = Duration::from_millis(200);
+/// Most cgroups that are remembered.
+const MOST: usize = 65_536;
+
+#[derive(Default)]
+pub struct Cgroups {
+    paths: HashMap<CgroupId, Box<[u8]>>,
+    walked: Option<Instant>,
+}
+
+impl Cgroups {
+    /// The path of a cgroup below its mount, if there is such a cgroup.
+    pub fn path(&mut self, id: CgroupId) -> Option<Box<[u8]>> {
+        if !self.paths.contains_key(&id) {
+            if let Some(walked) = self.walked {
+                std::thread::sleep(WALK_AGAIN.saturating_sub(walked.elapsed()));
+            }
+            let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+            self.paths.clear();
+            for (make, mount) in mounts_in(&mounts) {
+                self.walk(make, &mount);
+            }
+            self.walked = Some(Instant::now());
+        }
+        self.paths.get(&id).cloned()
+    }
+
+    fn walk(&mut self, make: Make, mount: &Path) {
+        let Ok(root) = fs::metadata(mount) else { return };
+        self.paths.insert(make(root.ino()), b"/".as_slice().into());
+        let mut waiting = vec![mount.to_owned()];
+        while let Some(directory) = waiting.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                if self.paths.len() >= MOST {
+                    return;
+                }
+                let path = entry.path();
+                let below = path.as_os_str().as_bytes().strip_prefix(mount.as_os_str().as_bytes());
+                self.paths.insert(make(entry.ino()), below.unwrap_or_default().into());
+                waiting.push(path);
+            }
+        }
+    }
+}
+
+/// Makes the id of a cgroup of one hierarchy.
+type Make = fn(u64) -> CgroupId;
+
+/// Where the v2 hierarchy and the v1 memory hierarchy are mounted, from `/proc/self/mountinfo`.
+fn mounts_in(mounts: &[u8]) -> Vec<(Make, PathBuf)> {
+    let mut found: Vec<(Make, PathBuf)> = Vec::new();
+    for line in mounts.split(|&byte| byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let Some(dash) = fields.iter().position(|field| *field == b"-") else { continue };
+        let (Some(place), Some(kind), Some(options)) =
+            (fields.get(4), fields.get(dash + 1), fields.get(dash + 3))
+        else {
+            continue;
+        };
+        let make: Make = match *kind {
+            b"cgroup2" => CgroupId::V2,
+            b"cgroup" if options.split(|&byte| byte == b',').any(|option| option == b"memory") => {
+                CgroupId::V1
+            }
+            _ => continue,
+        };
+        // The first mount of each hierarchy is enough.
+        if !found.iter().any(|(other, _)| other(0) == make(0)) {
+            found.push((make, unescape(place)));
+        }
+    }
+    found
+}
+
+/// A path as mountinfo writes it: `\040` is a space.
+fn unescape(path: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(code) if byte == b'\\' => {
+                plain.push(code);
+                rest = &behind[3..];
+            }
+            _ => {
+                plain.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(plain).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_both_hierarchies_of_a_hybrid_host_wherever_they_are() {
+        let mounts = b"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+            41 31 0:38 / /my\\040cgroups rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
+            42 31 0:38 / /again rw,relatime - cgroup2 cgroup2 rw\n";
+        let found: Vec<_> =
+            mounts_in(mounts).into_iter().map(|(make, path)| (make(7), path)).collect();
+        assert_eq!(
+            found,
+            [
+                (CgroupId::V1(7), PathBuf::from("/sys/fs/cgroup/memory")),
+                (CgroupId::V2(7), PathBuf::from("/my cgroups")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_directory_is_found_by_its_inode() {
+        let tree = tempfile::tempdir().unwrap();
+        let inner = tree.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        let mut cgroups = Cgroups::default();
+        cgroups.walk(CgroupId::V2, tree.path());
+        let id = |path: &Path| CgroupId::V2(fs::metadata(path).unwrap().ino());
+        assert_eq!(cgroups.paths[&id(&inner)].as_ref(), b"/a/b");
+        assert_eq!(cgroups.paths[&id(tree.path())].as_ref(), b"/");
+    }
+}

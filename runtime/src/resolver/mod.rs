@@ -1,0 +1,149 @@
+//! The resolver thread fills the tables from `/proc`, the cgroup tree and the list of users, so
+//! that the reader never does I/O. It is asked through a bounded queue, works at a bounded rate,
+//! and answers through another queue.
+
+mod cgroups;
+mod proc;
+mod users;
+
+use std::{
+    collections::HashSet,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::{clock, process::Seen, waker::Waker};
+
+/// Most open questions.
+const MOST_REQUESTS: usize = 4_096;
+/// Most answers that the reader has not taken yet. The resolver waits then.
+const MOST_ANSWERS: usize = 4_096;
+/// Length of a window of the rate limit, and most questions answered in it (5,000 in a second).
+const WINDOW: Duration = Duration::from_millis(20);
+const MOST_IN_WINDOW: u32 = 100;
+
+/// Something that a table does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// A process.
+    Process(u32),
+    /// All processes: at the start, and after life events were lost.
+    Processes,
+    /// A cgroup.
+    Cgroup(CgroupId),
+    /// A user.
+    User(u32),
+}
+
+/// The hierarchies of v1 and v2 number their cgroups on their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CgroupId {
+    /// Of the v2 hierarchy.
+    V2(u64),
+    /// Of the v1 memory hierarchy.
+    V1(u64),
+}
+
+/// What the resolver found.
+#[derive(Debug)]
+pub enum Answer {
+    /// A process.
+    Process(Seen),
+    /// There is no such process.
+    NoProcess(u32),
+    /// These are all processes that there were at some time after `began` (monotonic).
+    Processes {
+        /// The processes.
+        pids: HashSet<u32>,
+        /// When the look round began.
+        began: u64,
+    },
+    /// The path of a cgroup below its mount, if there is such a cgroup.
+    Cgroup(CgroupId, Option<Box<[u8]>>),
+    /// The name of a user, if it has one.
+    User(u32, Option<Box<[u8]>>),
+}
+
+/// Both ends of the resolver, and its thread. The thread ends when the reader's ends are dropped.
+pub struct Resolver {
+    /// Where it is asked.
+    pub requests: Sender<Request>,
+    /// Where it answers.
+    pub answers: Receiver<Answer>,
+    /// Its thread.
+    pub thread: JoinHandle<()>,
+}
+
+impl Resolver {
+    /// Starts the thread. It wakes the reader by `waker` when all processes were seen.
+    pub fn start(waker: Waker) -> std::io::Result<Self> {
+        let (requests, asked) = bounded(MOST_REQUESTS);
+        let (answer, answers) = bounded(MOST_ANSWERS);
+        let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
+            let (cgroups, users) = (cgroups::Cgroups::default(), users::Users::default());
+            Work { answer, waker, cgroups, users }.run(&asked);
+        })?;
+        Ok(Self { requests, answers, thread })
+    }
+}
+
+struct Work {
+    answer: Sender<Answer>,
+    waker: Waker,
+    cgroups: cgroups::Cgroups,
+    users: users::Users,
+}
+
+/// The reader is gone.
+struct Closed;
+
+impl Work {
+    fn run(mut self, asked: &Receiver<Request>) {
+        let mut window = (Instant::now(), 0);
+        for request in asked {
+            if self.answer(request).is_err() {
+                return;
+            }
+            window.1 += 1;
+            if window.1 >= MOST_IN_WINDOW {
+                thread::sleep(WINDOW.saturating_sub(window.0.elapsed()));
+                window = (Instant::now(), 0);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Result<(), Closed> {
+        match request {
+            Request::Process(pid) => {
+                self.send(proc::look_at(pid).map_or(Answer::NoProcess(pid), Answer::Process))
+            }
+            Request::Processes => {
+                let began = clock::monotonic_ns();
+                let mut pids = HashSet::new();
+                for pid in proc::pids() {
+                    if let Some(seen) = proc::look_at(pid) {
+                        pids.insert(pid);
+                        self.send(Answer::Process(seen))?;
+                    }
+                }
+                self.send(Answer::Processes { pids, began })?;
+                self.waker.wake();
+                Ok(())
+            }
+            Request::Cgroup(id) => {
+                let path = self.cgroups.path(id);
+                self.send(Answer::Cgroup(id, path))
+            }
+            Request::User(id) => {
+                let name = self.users.name(id);
+                self.send(Answer::User(id, name))
+            }
+        }
+    }
+
+    fn send(&self, answer: Answer) -> Result<(), Closed> {
+        self.answer.send(answer).map_err(|_| Closed)
+    }
+}
