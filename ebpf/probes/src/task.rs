@@ -123,6 +123,12 @@ pub fn uid(task: Pointer) -> Option<u32> {
     kernel::cred::uid.read(task_struct::real_cred.read(task)?)
 }
 
+/// Real group in the initial user namespace.
+#[inline(always)]
+pub fn gid(task: Pointer) -> Option<u32> {
+    kernel::cred::gid.read(task_struct::real_cred.read(task)?)
+}
+
 /// Parent process in the initial pid namespace.
 #[inline(always)]
 pub fn parent(task: Pointer) -> Option<u32> {

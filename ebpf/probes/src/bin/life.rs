@@ -8,9 +8,10 @@ use tipstaff_probes::{
         maps::LruHashMap,
         programs::RawTracePointContext,
     },
-    events::catalogue::{Exit, Fork, ThreadExit, exit, fork, thread_exit},
-    kernel::{Pointer, signal_struct, task_struct},
-    record::emit,
+    events::catalogue::{Exec, Exit, Fork, ThreadExit, exec, exit, fork, thread_exit},
+    kernel::{Pointer, linux_binprm, mm_struct, signal_struct, task_struct},
+    path::{self, AT_FDCWD},
+    record::{Draft, emit},
     task,
 };
 
@@ -42,6 +43,85 @@ fn on_fork(child: Pointer) -> Option<()> {
         record.child_ns_pid = task::ns_pid(child).unwrap_or(0);
     }
     emit(word, &record);
+    Some(())
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn exec_raw(ctx: RawTracePointContext) -> i32 {
+    on_exec(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+#[inline(always)]
+fn on_exec(task: Pointer, bprm: Pointer) -> Option<()> {
+    let word = task::wanted(exec::KIND)?;
+    let asked = |field: u32| word & u64::from(field) != 0;
+    let mut draft = Draft::new(Exec { header: task::header(exec::KIND, word), ..Exec::default() })?;
+    let mut absent = 0;
+    if asked(exec::start) {
+        let leader: Pointer = task_struct::group_leader.read(task)?;
+        draft.record().start = task_struct::start_boottime.read(leader).unwrap_or(0);
+    }
+    if asked(exec::ppid) {
+        draft.record().ppid = task::parent(task).unwrap_or(0);
+    }
+    if asked(exec::gid) {
+        draft.record().gid = task::gid(task).unwrap_or(0);
+    }
+    if asked(exec::path | exec::file_state) {
+        let file = linux_binprm::file.read(bprm);
+        match file.and_then(|file| path::of_file(&mut draft, file)) {
+            Some(found) => {
+                draft.record().path = found.text;
+                draft.record().file_state = found.state;
+            }
+            None => absent |= exec::path | exec::file_state,
+        }
+    }
+    if asked(exec::path_given | exec::script) {
+        absent |= names_given(&mut draft, bprm);
+    }
+    if asked(exec::args | exec::args_size) {
+        match arguments(&mut draft, task) {
+            Some(()) => {}
+            None => absent |= exec::args | exec::args_size,
+        }
+    }
+    draft.record().header.absent = absent;
+    draft.emit(word);
+    Some(())
+}
+
+/// What the call passed, and the script if that is not what runs. Returns what is absent.
+#[inline(always)]
+fn names_given(draft: &mut Draft<Exec>, bprm: Pointer) -> u32 {
+    let filename: Option<Pointer> = linux_binprm::filename.read(bprm);
+    let Some(given) = filename.and_then(|filename| draft.kernel_text(filename)) else {
+        return exec::path_given | exec::script;
+    };
+    draft.record().path_given = given;
+    // The two are one string until a script's first line names an interpreter.
+    if linux_binprm::interp.read(bprm) == filename {
+        return exec::script;
+    }
+    match path::joined(draft, AT_FDCWD, given) {
+        Some(script) => {
+            draft.record().script = script;
+            0
+        }
+        None => exec::script,
+    }
+}
+
+/// The arguments as they lie in the new program's memory.
+#[inline(always)]
+fn arguments(draft: &mut Draft<Exec>, task: Pointer) -> Option<()> {
+    let mm: Pointer = task_struct::mm.read(task)?;
+    let start: u64 = mm_struct::arg_start.read(mm)?;
+    let end: u64 = mm_struct::arg_end.read(mm)?;
+    let size = end.checked_sub(start)?;
+    draft.record().args_size = size as u32;
+    draft.record().args = draft.user_bytes(start as *const u8, size as usize)?;
     Some(())
 }
 
