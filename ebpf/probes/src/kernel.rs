@@ -109,12 +109,15 @@ offsets! {
     file { f_path, private_data }
     files_struct { fdt }
     fs_struct { pwd, root }
+    kernel_siginfo { si_code }
     kernfs_node { id }
     linux_binprm { file, filename, interp }
-    mm_struct { arg_start, arg_end, exe_file }
+    mm_rss_stat { count }
+    mm_struct { arg_start, arg_end, exe_file, pgtables_bytes, rss_stat, total_vm }
     mount { mnt, mnt_mountpoint, mnt_parent }
+    percpu_counter { count }
     pid { level, numbers }
-    signal_struct { pids, live, flags, group_exit_code }
+    signal_struct { pids, live, flags, group_exit_code, oom_score_adj }
     task_struct {
         cgroups, comm, exit_code, files, fs, group_leader, mm, pid, real_cred, real_parent, signal,
         start_boottime, start_time, tgid, thread_info, thread_pid,
@@ -127,6 +130,9 @@ offsets! {
 /// Sizes of structs, in bytes.
 #[allow(non_upper_case_globals, reason = "names are the kernel's")]
 pub mod size {
+    /// `struct percpu_counter`.
+    #[unsafe(export_name = "SIZE__percpu_counter")]
+    pub static percpu_counter: super::Constant = super::Constant::new();
     /// `struct upid`.
     #[unsafe(export_name = "SIZE__upid")]
     pub static upid: super::Constant = super::Constant::new();

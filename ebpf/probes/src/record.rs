@@ -17,7 +17,7 @@ use crate::{
     events::{
         Ring,
         catalogue::Record,
-        wire::{LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
+        wire::{Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
     },
     kernel::Pointer,
     map::{BULK, LIFE, URGENT, add, lost},
@@ -215,6 +215,21 @@ impl<R: Record> Draft<R> {
     #[inline(always)]
     pub fn emit(self, word: u64) {
         self.emit_as(R::KIND, R::RING, word);
+    }
+}
+
+impl Draft<Header> {
+    /// A draft of a kind that is known only at run time.
+    #[inline(always)]
+    pub fn of_header(header: Header) -> Option<Self> {
+        let draft = Self {
+            slot: Self::claim(header.kind)?,
+            length: size_of::<Header>(),
+            record: PhantomData,
+        };
+        // SAFETY: the slot is larger, and aligned to 8.
+        unsafe { draft.bytes().cast::<Header>().write(header) };
+        Some(draft)
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) struct Attached {
 }
 
 struct AttachedHook {
-    hook: Hook,
+    program: &'static str,
+    /// The program array that it is called from, and its slot.
+    slot: Option<(&'static str, u32)>,
     /// Detaches when it is closed; links of other types are aya's.
     event: Option<OwnedFd>,
     watch: Watch,
@@ -66,7 +68,7 @@ fn step(
         match attach(part, hook, ebpf, kernel) {
             Ok(attached) => hooks.push(attached),
             Err(reason) => {
-                unload(ebpf, hook);
+                unload(ebpf, hook.program, slot(hook));
                 Attached { hooks, report: KindReport::default() }.detach(ebpf);
                 return Err(Rejected { hook: name(hook), reason });
             }
@@ -79,11 +81,11 @@ impl Attached {
     /// Takes the programs off their hooks and out of the kernel.
     pub(super) fn detach(self, ebpf: &mut Ebpf) {
         // The caller stands behind the programs that it calls: it stops first.
-        for AttachedHook { hook, event, watch } in self.hooks.into_iter().rev() {
+        for AttachedHook { program, slot, event, watch } in self.hooks.into_iter().rev() {
             drop(event);
             // The last misses are counted before the program is gone.
             drop(watch);
-            unload(ebpf, &hook);
+            unload(ebpf, program, slot);
         }
     }
 }
@@ -128,7 +130,12 @@ fn attach(
         }
     }
     let fd = fd.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-    Ok(AttachedHook { hook: *hook, event, watch: kernel.losses.watch(fd, part.kinds) })
+    Ok(AttachedHook {
+        program: hook.program,
+        slot: slot(hook),
+        event,
+        watch: kernel.losses.watch(fd, part.kinds),
+    })
 }
 
 /// Loads a program for where it sits.
@@ -181,20 +188,27 @@ where
 }
 
 /// Takes a program off its hook and out of the kernel.
-fn unload(ebpf: &mut Ebpf, hook: &Hook) {
-    if let At::Called { array, slot, .. } = hook.at
+fn unload(ebpf: &mut Ebpf, program: &str, slot: Option<(&str, u32)>) {
+    if let Some((array, slot)) = slot
         && let Some(map) = ebpf.map_mut(array)
         && let Ok(mut array) = ProgramArray::try_from(map)
     {
         // Empty is as good as emptied, here and below.
         let _ = array.clear_index(&slot);
     }
-    let _ = match ebpf.program_mut(hook.program) {
+    let _ = match ebpf.program_mut(program) {
         Some(Program::RawTracePoint(program)) => program.unload(),
         Some(Program::BtfTracePoint(program)) => program.unload(),
         Some(Program::TracePoint(program)) => program.unload(),
         _ => Ok(()),
     };
+}
+
+fn slot(hook: &Hook) -> Option<(&'static str, u32)> {
+    match hook.at {
+        At::Called { array, slot, .. } => Some((array, slot)),
+        At::Raw { .. } | At::Typed { .. } | At::Classic { .. } => None,
+    }
 }
 
 fn tracepoint_id(kernel: &Kernel, category: &str, name: &str) -> io::Result<u64> {

@@ -22,12 +22,15 @@ mod mount;
 mod object;
 mod ring;
 mod shared;
+mod tracepoint;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use rustix::thread::CapabilitySet;
 use tipstaff_events::wire::{self, ON_BIT};
+
+use crate::kind::Kind;
 
 pub use btf::Btf;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
@@ -37,10 +40,11 @@ pub use ring::Ring;
 pub use shared::{Hidden, RingSizes};
 
 use attach::Attached;
-use family::{FAMILIES, Family};
+use family::{FAMILIES, Part};
 use kernel::Kernel;
 use object::Prepared;
 use shared::{Shared, WantedMap};
+use tracepoint::Tracepoint;
 
 /// What is wanted of each kind: its word of bits as `wire` describes it, by the kind's number.
 /// Kinds that are not listed are not wanted.
@@ -53,14 +57,23 @@ pub struct Probes {
     wanted: WantedMap,
     hidden: Hidden,
     pid: u32,
-    /// By index in [`FAMILIES`].
-    loaded: BTreeMap<usize, Loaded>,
+    tracepoints: BTreeMap<u16, Tracepoint>,
+    loaded: BTreeMap<Key, Loaded>,
 }
 
-/// A family whose object is loaded.
+/// What is loaded as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// Index in [`FAMILIES`].
+    Family(usize),
+    /// Number of a kind that is a tracepoint from the configuration.
+    Tracepoint(u16),
+}
+
+/// An object that is loaded.
 struct Loaded {
     ebpf: Ebpf,
-    /// By index in the family's parts.
+    /// What of it is attached, by index in the family's parts.
     parts: BTreeMap<usize, Attached>,
 }
 
@@ -84,6 +97,7 @@ impl Probes {
             wanted,
             hidden,
             pid,
+            tracepoints: BTreeMap::new(),
             loaded: BTreeMap::new(),
         })
     }
@@ -116,11 +130,29 @@ impl Probes {
         ])
     }
 
+    /// Makes a tracepoint of the running kernel (`CATEGORY:NAME`) a kind of this name. What its
+    /// `format` gives is the kind; nothing is loaded until it is wanted.
+    pub fn tracepoint(&mut self, spec: &str, name: &str) -> Result<Kind, ProbeError> {
+        let id = (wire::FIRST_RUNTIME_KIND..wire::MAX_KINDS)
+            .find(|id| !self.tracepoints.contains_key(id))
+            .ok_or_else(|| ProbeError::Tracepoint {
+                spec: spec.to_owned(),
+                reason: format!(
+                    "there are {} already, which is all that there can be",
+                    self.tracepoints.len()
+                ),
+            })?;
+        let tracepoint = Tracepoint::find(spec, &self.kernel)?;
+        let kind = tracepoint.kind(id, name);
+        self.tracepoints.insert(id, tracepoint);
+        Ok(kind)
+    }
+
     /// Makes the kernel side deliver what is wanted, and nothing else. Says how well each wanted
     /// kind is seen; a kind that is not seen at all is no error. Takes milliseconds for each hook
     /// that comes or goes, nothing where only words change.
     pub fn apply(&mut self, wanted: &Wanted) -> Result<Report, ProbeError> {
-        self.load_families(wanted)?;
+        self.load_objects(wanted)?;
         let report = self.attach_parts(wanted);
         for kind in 0..wire::MAX_KINDS {
             let word = wanted.get(&kind).map_or(0, |word| word | ON_BIT);
@@ -133,78 +165,105 @@ impl Probes {
         Ok(report)
     }
 
-    fn load_families(&mut self, wanted: &Wanted) -> Result<(), ProbeError> {
-        let missing: Vec<usize> = (0..FAMILIES.len())
-            .filter(|index| !self.loaded.contains_key(index) && is_needed(FAMILIES[*index], wanted))
-            .collect();
+    fn load_objects(&mut self, wanted: &Wanted) -> Result<(), ProbeError> {
+        let families = FAMILIES
+            .iter()
+            .enumerate()
+            .filter(|(_, family)| family.parts.iter().any(|part| is_wanted(part, wanted)))
+            .map(|(index, _)| Key::Family(index));
+        let tracepoints = self
+            .tracepoints
+            .keys()
+            .filter(|kind| wanted.contains_key(kind))
+            .map(|&kind| Key::Tracepoint(kind));
+        let missing: Vec<Key> =
+            families.chain(tracepoints).filter(|key| !self.loaded.contains_key(key)).collect();
         let objects: Vec<Prepared> = missing
             .iter()
-            .map(|&index| Prepared::new(FAMILIES[index].object, &self.kernel.btf, &[]))
+            .map(|key| match key {
+                Key::Family(index) => Prepared::new(FAMILIES[*index].object, &self.kernel.btf, &[]),
+                Key::Tracepoint(kind) => Prepared::new(
+                    tracepoint::OBJECT,
+                    &self.kernel.btf,
+                    &self.tracepoints[kind].constants(*kind),
+                ),
+            })
             .collect::<Result<_, _>>()?;
-        let loaded = object::load(&objects, &self.shared)?;
-        self.loaded.extend(
-            missing
-                .into_iter()
-                .zip(loaded.into_iter().map(|ebpf| Loaded { ebpf, parts: BTreeMap::new() })),
-        );
+        for (key, ebpf) in missing.into_iter().zip(object::load(&objects, &self.shared)?) {
+            self.loaded.insert(key, Loaded { ebpf, parts: BTreeMap::new() });
+        }
         Ok(())
     }
 
     fn attach_parts(&mut self, wanted: &Wanted) -> Report {
-        let mut report: Report = wanted.keys().map(|&kind| (kind, KindReport::default())).collect();
-        let mut without_family: BTreeSet<u16> = wanted.keys().copied().collect();
-        for (&index, loaded) in &mut self.loaded {
-            for (number, part) in FAMILIES[index].parts.iter().enumerate() {
-                let kinds: Vec<u16> =
-                    part.kinds.iter().copied().filter(|kind| wanted.contains_key(kind)).collect();
-                if kinds.is_empty() {
-                    continue;
-                }
-                let found = if let Some(attached) = loaded.parts.get(&number) {
-                    attached.report.clone()
-                } else {
-                    match attach::climb(part, &mut loaded.ebpf, &self.kernel) {
-                        Ok(attached) => {
-                            let found = attached.report.clone();
-                            loaded.parts.insert(number, attached);
-                            found
-                        }
-                        Err(mut found) => {
-                            match part.without {
-                                Some(lacks) => found.lacks(lacks),
-                                None => {
-                                    found.coverage = Coverage::None("no hook works here".to_owned())
-                                }
-                            }
-                            found
-                        }
+        let mut report = Report::new();
+        for (key, loaded) in &mut self.loaded {
+            with_parts(*key, &self.tracepoints, |parts| {
+                for (number, part) in
+                    parts.iter().enumerate().filter(|(_, part)| is_wanted(part, wanted))
+                {
+                    let found = loaded.attach(number, part, &self.kernel);
+                    for kind in part.kinds.iter().filter(|kind| wanted.contains_key(kind)) {
+                        report.entry(*kind).or_default().merge(&found);
                     }
-                };
-                for kind in kinds {
-                    without_family.remove(&kind);
-                    report.entry(kind).or_default().merge(&found);
                 }
-            }
+            });
         }
-        for kind in without_family {
-            report.entry(kind).or_default().coverage =
-                Coverage::None("no probe sees this kind".to_owned());
+        for kind in
+            wanted.keys().filter(|kind| !report.contains_key(kind)).copied().collect::<Vec<_>>()
+        {
+            let none = Coverage::None("no probe sees this kind".to_owned());
+            report.insert(kind, KindReport { coverage: none, ..KindReport::default() });
         }
         report
     }
 
     fn detach_parts(&mut self, wanted: &Wanted) {
-        self.loaded.retain(|&index, loaded| {
-            let parts = FAMILIES[index].parts;
-            for (number, attached) in std::mem::take(&mut loaded.parts) {
-                if parts[number].kinds.iter().any(|kind| wanted.contains_key(kind)) {
-                    loaded.parts.insert(number, attached);
-                } else {
-                    attached.detach(&mut loaded.ebpf);
+        self.loaded.retain(|key, loaded| {
+            with_parts(*key, &self.tracepoints, |parts| {
+                for (number, attached) in std::mem::take(&mut loaded.parts) {
+                    if is_wanted(&parts[number], wanted) {
+                        loaded.parts.insert(number, attached);
+                    } else {
+                        attached.detach(&mut loaded.ebpf);
+                    }
                 }
-            }
+            });
             !loaded.parts.is_empty()
         });
+    }
+}
+
+impl Loaded {
+    /// Attaches a part unless it is, and says how well it sees its kinds.
+    fn attach(&mut self, number: usize, part: &Part, kernel: &Kernel) -> KindReport {
+        if let Some(attached) = self.parts.get(&number) {
+            return attached.report.clone();
+        }
+        match attach::climb(part, &mut self.ebpf, kernel) {
+            Ok(attached) => {
+                let report = attached.report.clone();
+                self.parts.insert(number, attached);
+                report
+            }
+            Err(mut report) => {
+                match part.without {
+                    Some(lacks) => report.lacks(lacks),
+                    None => report.coverage = Coverage::None("no hook works here".to_owned()),
+                }
+                report
+            }
+        }
+    }
+}
+
+/// The parts of what is loaded as one.
+fn with_parts(key: Key, tracepoints: &BTreeMap<u16, Tracepoint>, each: impl FnOnce(&[Part])) {
+    match key {
+        Key::Family(index) => each(FAMILIES[index].parts),
+        Key::Tracepoint(kind) => {
+            tracepoints[&kind].with_part(kind, |part| each(std::slice::from_ref(part)))
+        }
     }
 }
 
@@ -214,8 +273,8 @@ impl Drop for Probes {
     }
 }
 
-fn is_needed(family: &Family, wanted: &Wanted) -> bool {
-    family.parts.iter().flat_map(|part| part.kinds).any(|kind| wanted.contains_key(kind))
+fn is_wanted(part: &Part, wanted: &Wanted) -> bool {
+    part.kinds.iter().any(|kind| wanted.contains_key(kind))
 }
 
 /// Says early, and by name, what would fail later as EPERM.

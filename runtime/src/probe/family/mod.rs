@@ -1,47 +1,48 @@
 //! The table of probe families: which object holds the programs of which kinds, and where each
 //! program can sit. One file per family; a new probe is an entry there.
 
-pub(super) mod life;
+mod life;
+mod signal;
 
 /// An object, and what its programs see.
 pub(super) struct Family {
     /// Name of the object: a file in `ebpf/probes/src/bin`.
     pub(super) object: &'static str,
     /// Attached one by one, each only while one of its kinds is wanted.
-    pub(super) parts: &'static [Part],
+    pub(super) parts: &'static [Part<'static>],
 }
 
 /// One way by which events of some kinds reach us. A kind may need several.
-pub(super) struct Part {
+pub(super) struct Part<'a> {
     /// Numbers of the kinds.
-    pub(super) kinds: &'static [u16],
+    pub(super) kinds: &'a [u16],
     /// What the kinds lack where no rung works; `None`: everything.
     pub(super) without: Option<&'static str>,
     /// The first rung that loads and attaches is taken; every error means: the next one.
-    pub(super) ladder: &'static [Rung],
+    pub(super) ladder: &'a [Rung<'a>],
 }
 
 /// Hooks that belong together: all of them work, or none is used.
-pub(super) struct Rung {
+pub(super) struct Rung<'a> {
     /// The hooks, in the order in which they are attached.
-    pub(super) hooks: &'static [Hook],
+    pub(super) hooks: &'a [Hook<'a>],
     /// What the kinds lack on this rung.
     pub(super) lacks: Option<&'static str>,
 }
 
 /// A program and where it sits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hook {
+pub(super) struct Hook<'a> {
     /// Name of the program's function.
     pub(super) program: &'static str,
     /// Where it sits.
-    pub(super) at: At,
+    pub(super) at: At<'a>,
 }
 
 /// Where a program can sit. Another attach type is another variant, and the compiler asks for the
 /// rest (in `attach.rs`).
 #[derive(Debug, Clone, Copy)]
-pub(super) enum At {
+pub(super) enum At<'a> {
     /// A raw tracepoint (Linux 4.17).
     Raw {
         /// Name of the tracepoint.
@@ -62,7 +63,7 @@ pub(super) enum At {
     /// Stands in front of that program in its rung.
     Called {
         /// Where the caller sits.
-        caller: &'static At,
+        caller: &'static At<'static>,
         /// Name of the program array.
         array: &'static str,
         /// Index in it.
@@ -71,14 +72,14 @@ pub(super) enum At {
     /// A classic tracepoint (Linux 4.7).
     Classic {
         /// Category in tracefs.
-        category: &'static str,
+        category: &'a str,
         /// Name in tracefs.
-        name: &'static str,
+        name: &'a str,
     },
 }
 
 /// Every family.
-pub(super) static FAMILIES: &[&Family] = &[&life::FAMILY];
+pub(super) static FAMILIES: &[&Family] = &[&life::FAMILY, &signal::FAMILY];
 
 #[cfg(test)]
 mod tests {

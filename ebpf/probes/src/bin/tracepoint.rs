@@ -1,0 +1,90 @@
+//! Any classic tracepoint: its own record, byte for byte, behind a header.
+//!
+//! Loaded once for each tracepoint from the configuration, with what the tracepoint's `format` says
+//! as frozen constants.
+#![no_std]
+#![no_main]
+
+use tipstaff_probes::{
+    aya_ebpf::{
+        EbpfContext as _, Global, helpers::generated::bpf_probe_read_kernel, macros::tracepoint,
+        programs::TracePointContext,
+    },
+    events::Ring,
+    kernel::{self, ABSENT, Pointer},
+    record::Draft,
+    task,
+};
+
+/// Largest record of a tracepoint, without what its `__data_loc` fields point at.
+const MAX_BYTES: usize = 2048;
+/// Fields whose bytes lie behind the record.
+const MAX_LOCATIONS: usize = 8;
+/// Bit of an entry in [`LOCATIONS`]: the offset counts from behind the field (`__rel_loc`).
+const RELATIVE: u32 = 1 << 16;
+
+/// Number of the kind.
+#[unsafe(no_mangle)]
+static KIND: Global<u32> = Global::new(0);
+/// Bytes of the tracepoint's record. Behind it the kernel's buffer holds what other events left.
+#[unsafe(no_mangle)]
+static BYTES: Global<u32> = Global::new(0);
+/// Offset of its first own field: before it lie `common_*`, where eBPF sees a kernel pointer.
+#[unsafe(no_mangle)]
+static FIRST: Global<u32> = Global::new(8);
+/// Offset of each `__data_loc` field, then [`ABSENT`].
+#[unsafe(no_mangle)]
+static LOCATIONS: Global<[u32; MAX_LOCATIONS]> = Global::new([ABSENT; MAX_LOCATIONS]);
+
+#[tracepoint]
+fn any(ctx: TracePointContext) -> u32 {
+    on_event(ctx.as_ptr());
+    0
+}
+
+#[inline(always)]
+fn on_event(own: Pointer) -> Option<()> {
+    let kind = KIND.load() as u16;
+    let word = task::wanted(kind)?;
+    let mut draft = Draft::of_header(task::header(kind, word))?;
+    let record = draft.room::<MAX_BYTES>()?;
+    let bytes = BYTES.load() as usize;
+    if bytes > MAX_BYTES {
+        return None; // the runtime does not do this; the verifier cannot know
+    }
+    // SAFETY: the room is that large, and aligned to 8.
+    unsafe {
+        bpf_probe_read_kernel(record.cast(), bytes as u32, own);
+        record.cast::<u64>().write(0);
+        if FIRST.load() > 8 {
+            record.cast::<u64>().add(1).write(0);
+        }
+    }
+    let base = draft.keep(bytes, false).offset;
+    let locations = LOCATIONS.load();
+    let mut index = 0;
+    while index < MAX_LOCATIONS {
+        let location = locations[index];
+        if location == ABSENT {
+            break;
+        }
+        let field = location & (RELATIVE - 1);
+        let from = if location & RELATIVE != 0 { field + 4 } else { 0 };
+        let found: u32 = kernel::read(own.wrapping_byte_add(field as usize))?;
+        let (length, offset) = (found >> 16, found & 0xffff);
+        let moved = match draft
+            .kernel_bytes(own.wrapping_byte_add((from + offset) as usize), length as usize)
+        {
+            Some(text) => u32::from(text.len()) << 16 | (u32::from(text.offset - base) - from),
+            None => 0,
+        };
+        if field as usize > MAX_BYTES - size_of::<u32>() {
+            return None;
+        }
+        // SAFETY: checked above.
+        unsafe { record.add(field as usize).cast::<u32>().write_unaligned(moved) };
+        index += 1;
+    }
+    draft.emit_as(kind, Ring::Bulk, word);
+    Some(())
+}
