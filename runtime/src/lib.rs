@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod nearest;
 pub mod outcome;
 pub mod plan;
+pub mod policy;
 pub mod predicate;
 pub mod probe;
 pub mod process;

@@ -49,6 +49,8 @@ pub enum Cause {
     QueueFull = 4,
     /// The budget of a cgroup was spent.
     CgroupBudget = 5,
+    /// The policy's instance was lost with the batch that it had, or nobody was there to take it.
+    InstanceLost = 6,
 }
 
 impl Cause {
@@ -59,7 +61,14 @@ impl Cause {
         (Self::MapFull, "map_full"),
         (Self::QueueFull, "queue_full"),
         (Self::CgroupBudget, "cgroup_budget"),
+        (Self::InstanceLost, "instance_lost"),
     ];
+
+    /// Name in metrics and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(cause, _)| *cause == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// What a policy is given next: first the gaps, then the batch.

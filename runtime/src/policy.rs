@@ -1,0 +1,47 @@
+//! Policies: from a file to a component, from a component to instances, and how these are called.
+//! The only user of `wasmtime`.
+//!
+//! ```text
+//! Compiler::load(path)        -> Loaded       file read once, compiled by a child, described
+//! Loaded::configure(settings) -> Configured   an instance with its settings; manifest in force
+//! Pool::start(configured)     -> Running      its queue takes batches, workers call it
+//! Running::stop(bound)                        queue drained, last tick
+//! ```
+//!
+//! | module | what happens there |
+//! |---|---|
+//! | `file` | what a file is, before anything looks inside; its digest |
+//! | `compile` | the compiler child and the cache |
+//! | `component` | a core module becomes a component and describes itself |
+//! | `host` | what guests may call |
+//! | `limits`, `limiter`, `deadline`, `ticker` | what they may use |
+//! | `instance` | calls |
+//! | `load` | all of this in order |
+//! | `pool`, `slot` | worker threads, and what they do with one policy |
+
+mod bindings;
+pub mod compile;
+mod component;
+mod counts;
+mod deadline;
+mod error;
+mod file;
+mod gap;
+mod host;
+mod instance;
+mod limiter;
+mod limits;
+mod load;
+mod pool;
+mod slot;
+mod ticker;
+
+pub use compile::Workshop;
+pub use counts::Numbers;
+pub use error::{CallError, LoadError, Reason, Refusal};
+pub use file::Digest;
+pub use host::Outcome;
+pub use limits::Limits;
+pub use load::{Compiler, Configured, Loaded};
+pub use pool::{Pool, Running};
+pub use slot::Life;

@@ -1,0 +1,17 @@
+//! What Wasmtime makes of the package `tipstaff:policy`, one module per world.
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "author",
+    imports: { default: trappable },
+    with: {
+        "tipstaff:policy/metrics.counter": crate::outcome::Counter,
+        "tipstaff:policy/metrics.gauge": crate::outcome::Gauge,
+        "tipstaff:policy/metrics.histogram": crate::outcome::Histogram,
+    },
+});
+
+/// The optional export `ticks`.
+pub mod ticks {
+    wasmtime::component::bindgen!({ path: "../wit", world: "author-ticks" });
+}

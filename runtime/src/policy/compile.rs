@@ -1,0 +1,207 @@
+//! The compiler child, seen from the agent.
+//!
+//! Compiling takes what a hostile file makes it take (346 KB: 10 s and 353 MiB), so it is done by a
+//! child process with limits, which leaves the compiled code in Wasmtime's own cache and the
+//! component beside it. The agent then loads both from there.
+
+pub mod child;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{MemfdFlags, memfd_create},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{component, error::Refusal, file::Digest, ticker::Clocked};
+
+/// Wall time that the child may take.
+const WALL: Duration = Duration::from_mins(1);
+/// Most that is read of what the child says, in bytes.
+const ANSWER: u64 = 1 << 20;
+
+/// What the child says, one line of JSON on standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Answer {
+    /// What `describe` returned.
+    Manifest(String),
+    /// Why the file is no policy.
+    Refused(String),
+}
+
+/// Where unknown files are compiled.
+#[derive(Debug, Clone)]
+pub enum Workshop {
+    /// In a child that runs this program with the arguments `compile --cache DIR -`.
+    Child(PathBuf),
+    /// In this process, without limits. For tests, and for files that their user wrote.
+    Here,
+}
+
+/// A component, and what it said when it was asked to describe itself.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Bytes of the component.
+    pub component: Vec<u8>,
+    /// Its manifest.
+    pub manifest: String,
+}
+
+/// Makes a component of a file's bytes, or finds what was made earlier.
+pub fn prepare(
+    workshop: &Workshop,
+    clocked: &Clocked,
+    cache: &Path,
+    bytes: &[u8],
+    digest: Digest,
+) -> Result<Prepared, Refusal> {
+    let entry = Entry::new(cache, clocked, digest);
+    if let Some(known) = entry.read() {
+        return Ok(known);
+    }
+    match workshop {
+        Workshop::Here => {
+            let manifest = make(clocked, &entry, bytes)?;
+            entry.finish(&manifest)?;
+        }
+        Workshop::Child(program) => match run(program, cache, bytes)? {
+            Answer::Manifest(manifest) => entry.finish(&manifest)?,
+            Answer::Refused(reason) => return Err(Refusal::Component(reason)),
+        },
+    }
+    entry.read().ok_or_else(|| {
+        Refusal::Compiler(format!("the compiler left nothing in {}", entry.component.display()))
+    })
+}
+
+/// Does the work: encodes, compiles into the cache, describes.
+fn make(clocked: &Clocked, entry: &Entry, bytes: &[u8]) -> Result<String, Refusal> {
+    let encoded = component::encode(bytes)?;
+    let compiled = component::compile(clocked, &encoded)?;
+    let manifest = component::describe(clocked, &compiled)?;
+    replace(&entry.component, &encoded)?;
+    Ok(manifest)
+}
+
+/// The files that are kept of one policy's file. The manifest is written last: it says that all is there.
+struct Entry {
+    component: PathBuf,
+    manifest: PathBuf,
+}
+
+impl Entry {
+    fn new(cache: &Path, clocked: &Clocked, digest: Digest) -> Self {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        // Code of another Wasmtime is of no use: then the child compiles again.
+        let mut hasher = DefaultHasher::new();
+        clocked.engine().precompile_compatibility_hash().hash(&mut hasher);
+        let stem = format!("{}-{:016x}", digest.hex(), hasher.finish());
+        let directory = cache.join("components");
+        Self {
+            component: directory.join(format!("{stem}.wasm")),
+            manifest: directory.join(format!("{stem}.toml")),
+        }
+    }
+
+    fn read(&self) -> Option<Prepared> {
+        let manifest = fs::read_to_string(&self.manifest).ok()?;
+        let component = fs::read(&self.component).ok()?;
+        Some(Prepared { component, manifest })
+    }
+
+    fn finish(&self, manifest: &str) -> io::Result<()> {
+        replace(&self.manifest, manifest.as_bytes())
+    }
+}
+
+/// Writes a file so that nobody sees half of it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    fs::write(&partial, bytes)?;
+    fs::rename(&partial, path)
+}
+
+/// Runs the child and takes its answer.
+fn run(program: &Path, cache: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
+    // Files in memory, not pipes: nobody has to read while the other writes.
+    let (mut input, mut output, mut errors) =
+        (memory("input")?, memory("output")?, memory("errors")?);
+    input.write_all(bytes)?;
+    input.rewind()?;
+    let mut child = Command::new(program)
+        .args(["compile", "--cache"])
+        .arg(cache)
+        .arg("-")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(output.try_clone()?))
+        .stderr(Stdio::from(errors.try_clone()?))
+        .spawn()?;
+    let status = wait(&mut child)?;
+
+    let mut answer = String::new();
+    output.rewind()?;
+    output.take(ANSWER).read_to_string(&mut answer)?;
+    if let Some(status) = status
+        && status.success()
+        && let Ok(answer) = serde_json::from_str(&answer)
+    {
+        return Ok(answer);
+    }
+    let mut said = Vec::new();
+    errors.rewind()?;
+    errors.take(ANSWER).read_to_end(&mut said)?;
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Err(Refusal::Compiler(match status {
+        None => format!("it took longer than {} s", WALL.as_secs()),
+        Some(status) => {
+            format!("the compiler ended with {status}, its limits are {}: {last}", child::LIMITS)
+        }
+    }))
+}
+
+fn memory(name: &str) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
+}
+
+/// Waits until the child ends; kills it when its time is over.
+fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let descriptor = pidfd_open(pid, PidfdFlags::empty())?;
+    let until = Instant::now() + WALL;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(
+            &mut [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)],
+            Some(&timeout),
+        ) {
+            Ok(0) => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            Ok(_) => return child.wait().map(Some),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the agent counts about one policy.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::{
+    manifest::Manifest,
+    outcome::{AgentMetrics, LossLabels, PolicyLabels},
+    queue::{Batch, Cause},
+};
+
+/// Handles to the agent's metrics of one policy.
+#[derive(Debug)]
+pub struct Counts {
+    metrics: Arc<AgentMetrics>,
+    /// Kinds of the subscriptions.
+    kinds: Vec<String>,
+    rows: Counter,
+    batches: Counter,
+    calls: Counter,
+    cpu: Counter<f64, AtomicU64>,
+    traps: Counter,
+}
+
+/// The same as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Numbers {
+    /// Rows of batches that the policy took.
+    pub rows: u64,
+    /// Batches that it took.
+    pub batches: u64,
+    /// Calls, also those that failed.
+    pub calls: u64,
+    /// Processor time of all calls, in seconds.
+    pub cpu_seconds: f64,
+    /// Instances that were lost.
+    pub traps: u64,
+}
+
+impl Counts {
+    /// Handles for the policy of this manifest.
+    pub fn new(metrics: &Arc<AgentMetrics>, manifest: &Manifest) -> Self {
+        let labels = PolicyLabels { policy: manifest.name.clone() };
+        Self {
+            kinds: manifest
+                .subscriptions
+                .iter()
+                .map(|subscription| subscription.event.clone())
+                .collect(),
+            rows: metrics.rows.get_or_create_owned(&labels),
+            batches: metrics.batches.get_or_create_owned(&labels),
+            calls: metrics.calls.get_or_create_owned(&labels),
+            cpu: metrics.call_cpu.get_or_create_owned(&labels),
+            traps: metrics.traps.get_or_create_owned(&labels),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// A call took this processor time.
+    pub fn called(&self, cpu: Duration) {
+        self.calls.inc();
+        self.cpu.inc_by(cpu.as_secs_f64());
+    }
+
+    /// The policy took a batch.
+    pub fn delivered(&self, batch: &Batch) {
+        self.batches.inc();
+        self.rows.inc_by(batch.events.iter().sum());
+    }
+
+    /// A batch was lost with the instance, or nobody is there to take it.
+    pub fn lost(&self, batch: &Batch) {
+        let cause = Cause::InstanceLost.name().to_owned();
+        for (kind, &events) in
+            self.kinds.iter().zip(&batch.events).filter(|(_, events)| **events > 0)
+        {
+            let labels = LossLabels { kind: kind.clone(), cause: cause.clone() };
+            self.metrics.events_lost.get_or_create(&labels).inc_by(events);
+        }
+    }
+
+    /// An instance was lost, or could not be started.
+    pub fn failed(&self) {
+        self.traps.inc();
+    }
+
+    /// The numbers of now.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            rows: self.rows.get(),
+            batches: self.batches.get(),
+            calls: self.calls.get(),
+            cpu_seconds: self.cpu.get(),
+            traps: self.traps.get(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How long a call may run.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::UpdateDeadline;
+
+/// The time that a call has: processor time of the thread that runs it, and ten times that in wall
+/// time.
+#[derive(Debug)]
+pub struct Deadline {
+    limit: Duration,
+    cpu: Duration,
+    wall: Instant,
+}
+
+/// A call ran for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it ran for {ran:?}, its limit for a call is {limit:?} (`cpu_per_call`)")]
+pub struct TooLong {
+    /// Processor time, or wall time where that limit was reached first.
+    pub ran: Duration,
+    /// Processor time allowed.
+    pub limit: Duration,
+}
+
+impl Deadline {
+    /// A deadline for calls that may take `limit`. It counts from now.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, cpu: thread_cpu(), wall: Instant::now() }
+    }
+
+    /// A call begins.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Processor time of this thread since the call began.
+    pub fn cpu(&self) -> Duration {
+        thread_cpu().saturating_sub(self.cpu)
+    }
+
+    /// To be called at each epoch while a guest runs.
+    pub fn check(&self) -> wasmtime::Result<UpdateDeadline> {
+        let (cpu, wall) = (self.cpu(), self.wall.elapsed());
+        if cpu > self.limit {
+            return Err(TooLong { ran: cpu, limit: self.limit }.into());
+        }
+        if wall > self.limit * 10 {
+            return Err(TooLong { ran: wall, limit: self.limit }.into());
+        }
+        Ok(UpdateDeadline::Continue(1))
+    }
+}
+
+/// Processor time of the calling thread.
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}

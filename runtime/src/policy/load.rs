@@ -1,0 +1,195 @@
+//! From a file to a policy that is ready to run: `loaded -> configured`.
+
+use std::path::{Path, PathBuf};
+
+use wasmtime::component::Linker;
+
+use super::{
+    Limits, Outcome,
+    compile::{self, Workshop},
+    component,
+    error::{LoadError, Refusal},
+    file::{self, Digest},
+    host::{self, PolicyOutcome, State},
+    instance::{Instance, Program},
+    limits::MIN_MEMORY,
+    ticker::Clocked,
+};
+use crate::manifest::Manifest;
+
+/// The interfaces of the package `tipstaff:policy`, without the version.
+const PACKAGE: &str = "tipstaff:policy/";
+/// The interfaces that every policy may import.
+const HARMLESS: &[&str] = &["log", "metrics", "alerts"];
+/// Beginning of the interfaces that need a grant.
+const GUARD: &str = "guard-";
+
+/// Loads policies. Cheap to clone.
+#[derive(Clone)]
+pub struct Compiler {
+    clocked: Clocked,
+    linker: Linker<State>,
+    cache: PathBuf,
+    workshop: Workshop,
+}
+
+/// A policy whose file is compiled and has described itself.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Where it comes from.
+    pub path: PathBuf,
+    /// What it says of itself before any setting is known.
+    pub manifest: Manifest,
+    /// The same as the policy wrote it.
+    pub manifest_text: String,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Size of the file, in bytes.
+    pub size: usize,
+    /// Interfaces that it imports, with package and version: the capabilities that it asks for.
+    pub imports: Vec<String>,
+    /// Interfaces that it exports.
+    pub exports: Vec<String>,
+    pub(super) program: Program,
+}
+
+/// A policy that took its settings: an instance waits to run.
+pub struct Configured {
+    /// The manifest in force.
+    pub manifest: Manifest,
+    /// Digest of the file.
+    pub digest: Digest,
+    pub(super) path: PathBuf,
+    pub(super) program: Program,
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) limits: Limits,
+    pub(super) outcome: PolicyOutcome,
+    pub(super) instance: Instance,
+}
+
+impl Compiler {
+    /// A compiler that keeps compiled code in the directory `cache`, which is made if it is missing.
+    /// Whoever can write there decides what the agent runs.
+    pub fn new(cache: &Path, workshop: Workshop) -> Result<Self, LoadError> {
+        let unusable = |error: wasmtime::Error| LoadError {
+            path: cache.to_owned(),
+            reason: Refusal::Engine(format!("{error:#}")),
+        };
+        let clocked = Clocked::new(cache).map_err(unusable)?;
+        let linker = host::linker(clocked.engine()).map_err(unusable)?;
+        Ok(Self { clocked, linker, cache: cache.to_owned(), workshop })
+    }
+
+    /// Reads a file and loads it. Blocks for as long as compiling takes.
+    pub fn load(&self, path: &Path) -> Result<Loaded, LoadError> {
+        let bytes =
+            file::read(path).map_err(|reason| LoadError { path: path.to_owned(), reason })?;
+        self.load_bytes(path, &bytes)
+    }
+
+    /// Loads what was read from a file.
+    pub fn load_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
+        self.try_load(path, bytes).map_err(|reason| LoadError { path: path.to_owned(), reason })
+    }
+
+    fn try_load(&self, path: &Path, bytes: &[u8]) -> Result<Loaded, Refusal> {
+        file::check_magic(bytes)?;
+        let digest = Digest::of(bytes);
+        let prepared = compile::prepare(&self.workshop, &self.clocked, &self.cache, bytes, digest)?;
+        let manifest: Manifest = prepared.manifest.parse()?;
+        let component = component::compile(&self.clocked, &prepared.component)?;
+        let (imports, exports) = component::interfaces(&self.clocked, &component);
+        check_imports(&manifest.name, &imports)?;
+        let program = Program::new(&self.clocked, &self.linker, &component)
+            .map_err(|error| Refusal::Component(format!("does not fit this agent: {error:#}")))?;
+        Ok(Loaded {
+            path: path.to_owned(),
+            manifest,
+            manifest_text: prepared.manifest,
+            digest,
+            size: bytes.len(),
+            imports,
+            exports,
+            program,
+        })
+    }
+}
+
+/// Refuses what is not granted, before Wasmtime would do so in its own words.
+fn check_imports(policy: &str, imports: &[String]) -> Result<(), Refusal> {
+    for import in imports {
+        let name = import.strip_prefix(PACKAGE).unwrap_or("").split('@').next().unwrap_or("");
+        if HARMLESS.contains(&name) {
+            continue;
+        }
+        if name.starts_with(GUARD) {
+            return Err(Refusal::NotGranted {
+                policy: policy.to_owned(),
+                import: import.clone(),
+                grant: name.to_owned(),
+            });
+        }
+        let known: Vec<String> = HARMLESS.iter().map(|name| format!("{PACKAGE}{name}")).collect();
+        return Err(Refusal::UnknownImport { import: import.clone(), known: known.join(", ") });
+    }
+    Ok(())
+}
+
+impl Loaded {
+    /// Makes an instance and gives it its settings, as [`Manifest::settings`] checked and wrote them.
+    pub fn configure(
+        &self,
+        settings: Vec<(String, String)>,
+        limits: &Limits,
+        outcome: &Outcome,
+    ) -> Result<Configured, LoadError> {
+        self.try_configure(settings, limits, outcome)
+            .map_err(|reason| LoadError { path: self.path.clone(), reason })
+    }
+
+    fn try_configure(
+        &self,
+        settings: Vec<(String, String)>,
+        limits: &Limits,
+        outcome: &Outcome,
+    ) -> Result<Configured, Refusal> {
+        let policy = &self.manifest.name;
+        if limits.memory < MIN_MEMORY {
+            return Err(Refusal::TooLittleMemory {
+                policy: policy.clone(),
+                given: limits.memory,
+                least: MIN_MEMORY,
+            });
+        }
+        let outcome = PolicyOutcome::new(outcome, policy, limits);
+        let (instance, text) = start(&self.program, &outcome, limits, &settings)?;
+        let manifest: Manifest = text.parse()?;
+        if manifest.name != *policy {
+            return Err(Refusal::Renamed { described: policy.clone(), configured: manifest.name });
+        }
+        Ok(Configured {
+            manifest,
+            digest: self.digest,
+            path: self.path.clone(),
+            program: self.program.clone(),
+            settings,
+            limits: limits.clone(),
+            outcome,
+            instance,
+        })
+    }
+}
+
+/// Makes an instance and configures it. Also the manifest that it returned.
+pub(super) fn start(
+    program: &Program,
+    outcome: &PolicyOutcome,
+    limits: &Limits,
+    settings: &[(String, String)],
+) -> Result<(Instance, String), Refusal> {
+    let mut instance = Instance::new(program, outcome.clone(), limits)?;
+    match instance.configure(settings)? {
+        Ok(manifest) => Ok((instance, manifest)),
+        Err(message) => Err(Refusal::Configure { policy: outcome.name.to_string(), message }),
+    }
+}
