@@ -25,6 +25,23 @@ pub fn control(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The same for a line of JSON, whose strings may hold such characters unless they are ASCII: they
+/// become `\u009b`, and the line means what it did.
+#[must_use]
+pub fn json(line: &str) -> Cow<'_, str> {
+    if !line.contains(is_control) {
+        return Cow::Borrowed(line);
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for character in line.chars() {
+        match character {
+            c if is_control(c) => drop(write!(out, "\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// The longest prefix of `text` that has at most `bytes` bytes and ends between two characters.
 #[must_use]
 pub fn prefix(text: &str, bytes: usize) -> &str {
@@ -57,6 +74,15 @@ mod tests {
             control("a\x1b[31mred\x07\n\u{9b}\u{202e}"),
             "a\\x1b[31mred\\x07\\n\\u{9b}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn json_means_the_same_without_control_characters() {
+        let text: String = ('\0'..='\u{2100}').collect();
+        let line = serde_json::to_string(&text).unwrap();
+        let escaped = json(&line);
+        assert!(!escaped.contains(is_control));
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub mod project;
 pub mod queue;
 pub mod record;
 pub mod resolver;
+pub mod sink;
 pub mod source;
 mod sys;
 pub mod trust;

@@ -109,7 +109,7 @@ fn json(time: jiff::Timestamp, level: Level, fields: Fields) -> String {
     for (name, value) in fields.others {
         object.entry(name).or_insert(value);
     }
-    format!("{}\n", Value::Object(object))
+    format!("{}\n", escape::json(&Value::Object(object).to_string()))
 }
 
 #[derive(Debug, Default)]

@@ -93,14 +93,14 @@ pub enum TrustError {
         max: u64,
     },
     /// The kernel says no.
-    #[error("cannot {action} {}: {source}", shown(path))]
+    #[error("cannot {action} {}: {error}", shown(path))]
     Io {
         /// The path.
         path: PathBuf,
         /// "open", "read" ...
         action: &'static str,
-        /// What it says.
-        source: io::Error,
+        /// What it says. Part of the message, and so not its source.
+        error: io::Error,
     },
 }
 
@@ -108,11 +108,11 @@ impl TrustError {
     /// Whether the file does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 
-    fn io(path: &Path, action: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Io { path: path.to_owned(), action, source: source.into() }
+    fn io(path: &Path, action: &'static str, error: impl Into<io::Error>) -> Self {
+        Self::Io { path: path.to_owned(), action, error: error.into() }
     }
 }
 
