@@ -42,17 +42,20 @@ pub struct Feed {
     sealed: VecDeque<(u64, Arc<[Member]>, Open)>,
     /// Events up to this time belong to `sealed`, or to batches that are closed already.
     sealed_until: u64,
-    /// Events up to this time belong to another feed that this one replaces.
+    /// Events up to this time are not for its members.
     after: u64,
+    /// Whether it takes the place of another feed, which gets the events up to `after`.
+    replaces: bool,
     /// Whom to tell when everything up to a time is delivered.
     waiting: Vec<(u64, Sender<()>)>,
     late: u64,
 }
 
 impl Feed {
-    /// A feed for one member, for events after the cut.
+    /// A feed for one member, for events after the cut. With `replaces`, another feed gets those
+    /// before.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, latency_ns: u64, member: Member, cut: u64) -> Self {
+    pub fn new(plan: Arc<Plan>, latency_ns: u64, member: Member, cut: u64, replaces: bool) -> Self {
         Self {
             open: Open::new(plan.subscriptions.len()),
             plan,
@@ -61,6 +64,7 @@ impl Feed {
             sealed: VecDeque::new(),
             sealed_until: 0,
             after: cut,
+            replaces,
             waiting: Vec::new(),
             late: 0,
         }
@@ -70,12 +74,13 @@ impl Feed {
     #[inline]
     pub fn append(
         &mut self,
-        bound: &Bound,
+        subscription: usize,
         record: &[u8],
         time: u64,
         lookup: &mut Lookup<'_>,
         now: u64,
     ) -> Result<(), Malformed> {
+        let Some(Some(bound)) = self.plan.subscriptions.get(subscription) else { return Ok(()) };
         if time <= self.after || self.members.is_empty() && time > self.sealed_until {
             return Ok(());
         }
@@ -85,6 +90,8 @@ impl Feed {
             return Ok(());
         }
         if time <= self.sealed_until {
+            let plan = Arc::clone(&self.plan);
+            let Some(Some(bound)) = plan.subscriptions.get(subscription) else { return Ok(()) };
             return self.append_older(bound, record, time, lookup, now);
         }
         bound.projection.append(record, lookup, self.open.rows(now))?;
@@ -161,6 +168,12 @@ impl Feed {
                 }
             });
         }
+        if self.replaces && self.after <= watermark {
+            // The other feed has delivered all that it will: what comes late now comes here.
+            self.replaces = false;
+            self.sealed_until = self.sealed_until.max(self.after);
+            self.after = 0;
+        }
         if self.sealed.is_empty() {
             // Dropping a sender tells who waits at its other end.
             self.waiting.retain(|(until, _)| *until > watermark);
@@ -207,11 +220,6 @@ impl Feed {
         !self.members.is_empty()
             && self.latency_ns == latency_ns
             && self.plan.makes_the_same_rows(plan)
-    }
-
-    /// The feed that this one replaces has delivered everything: what comes late now comes here.
-    pub fn inherit(&mut self) {
-        self.after = 0;
     }
 
     /// Number of rows that were older than one already delivered.

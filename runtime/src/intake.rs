@@ -1,0 +1,269 @@
+//! What the reader does with each record: it keeps the process table and puts rows into the
+//! batches of every feed that asked for the kind. Nothing here blocks, does I/O, or allocates for
+//! an event other than fork, exec and exit.
+
+use std::{mem::offset_of, sync::Arc};
+
+use crossbeam_channel::Sender;
+use tipstaff_events::{
+    Type,
+    catalogue::{self, Exec, Exit, Fork},
+    wire::{Header, MAX_KINDS},
+};
+
+use crate::{
+    enrich::{Lookup, Tables},
+    feed::{Feed, Member, MemberId},
+    kind::Repr,
+    plan::Plan,
+    queue::Gap,
+    record::{self, Malformed},
+    resolver::{Answer, Request},
+    source::{Given, Item, Lost},
+};
+
+/// Who gets the events of a kind.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    feed: usize,
+    subscription: usize,
+}
+
+/// See the module's documentation.
+pub struct Intake {
+    feeds: Vec<Feed>,
+    /// By kind.
+    targets: Vec<Vec<Target>>,
+    tables: Tables,
+    /// Whether any feed asks for what the process table knows.
+    tracks: bool,
+    resolver: Option<Sender<Request>>,
+    now: u64,
+    newest: u64,
+    newest_in_bulk: u64,
+    events: Vec<u64>,
+    malformed: u64,
+    late: u64,
+}
+
+impl Intake {
+    /// With no feeds. `resolver` is asked for what the tables do not know.
+    #[must_use]
+    pub fn new(resolver: Option<Sender<Request>>) -> Self {
+        let kinds = usize::from(MAX_KINDS);
+        Self {
+            feeds: Vec::new(),
+            targets: vec![Vec::new(); kinds],
+            tables: Tables::new(resolver.clone()),
+            tracks: false,
+            resolver,
+            now: 0,
+            newest: 0,
+            newest_in_bulk: 0,
+            events: vec![0; kinds],
+            malformed: 0,
+            late: 0,
+        }
+    }
+
+    /// Sets the reader's clock.
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// Takes in what a source hands out.
+    #[inline]
+    pub fn take(&mut self, item: Item<'_>) {
+        let taken = match item {
+            Item::Record(record) => self.take_record(record, None),
+            Item::Enriched(record, given) => self.take_record(record, Some(given)),
+            Item::Lost(lost) => {
+                self.take_loss(&lost);
+                Ok(())
+            }
+        };
+        if taken.is_err() {
+            self.malformed += 1;
+        }
+    }
+
+    #[inline]
+    fn take_record(&mut self, record: &[u8], given: Option<&Given>) -> Result<(), Malformed> {
+        let kind = record::kind(record)?;
+        let time = record::time(record)?;
+        self.newest = self.newest.max(time);
+        *self.events.get_mut(usize::from(kind)).ok_or(Malformed)? += 1;
+        if kind <= catalogue::exit::KIND {
+            if self.tracks {
+                self.follow(kind, time, record)?;
+            }
+        } else {
+            self.newest_in_bulk = self.newest_in_bulk.max(time);
+        }
+        let mut lookup = Lookup::new(&mut self.tables, given);
+        for target in &self.targets[usize::from(kind)] {
+            self.feeds[target.feed].append(target.subscription, record, time, &mut lookup, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the process table.
+    fn follow(&mut self, kind: u16, time: u64, record: &[u8]) -> Result<(), Malformed> {
+        let number = |at| record::bytes_at(record, at).map(u32::from_ne_bytes);
+        let start = |at| record::bytes_at(record, at).map(u64::from_ne_bytes);
+        let pid = number(offset_of!(Header, pid))?;
+        let processes = &mut self.tables.processes;
+        match kind {
+            catalogue::fork::KIND => {
+                let child = number(offset_of!(Fork, child_pid))?;
+                processes.fork(time, pid, child, start(offset_of!(Fork, child_start))?);
+            }
+            catalogue::exec::KIND => {
+                let text = |at, ty| Ok(record::span(record, at, Repr::Wire(ty))?.map(|span| span.bytes));
+                let exe = text(offset_of!(Exec, path), Type::Text)?;
+                let args = text(offset_of!(Exec, args), Type::List)?;
+                let parent = number(offset_of!(Exec, ppid))?;
+                processes.exec(time, pid, start(offset_of!(Exec, start))?, parent, exe, args);
+            }
+            catalogue::exit::KIND => {
+                let parent = number(offset_of!(Exit, ppid))?;
+                processes.exit(time, pid, start(offset_of!(Exit, start))?, parent);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells everyone who asked for the kind about lost events.
+    pub fn take_loss(&mut self, lost: &Lost) {
+        for target in self.targets.get(usize::from(lost.kind)).into_iter().flatten() {
+            let Ok(subscription) = u8::try_from(target.subscription) else { continue };
+            let gap = Gap {
+                subscription,
+                lost: lost.count,
+                first_ns: lost.first_ns,
+                last_ns: lost.last_ns,
+                cause: lost.cause,
+            };
+            self.feeds[target.feed].push_gap(&gap, self.now);
+        }
+        if self.tracks && lost.kind <= catalogue::exit::KIND {
+            self.seed();
+        }
+    }
+
+    /// Takes in what the resolver found.
+    pub fn learn(&mut self, answer: Answer) {
+        self.tables.learn(answer, self.now);
+    }
+
+    /// The tables, for their upkeep.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// Lets a member in, for events after the cut. With `replaces`, a member that leaves at the same
+    /// cut gets those before.
+    pub fn join(&mut self, plan: &Arc<Plan>, latency_ns: u64, member: Member, cut: u64, replaces: bool) {
+        match self.feeds.iter_mut().find(|feed| feed.suits(plan, latency_ns)) {
+            Some(feed) => feed.join(member, cut),
+            None => self.feeds.push(Feed::new(Arc::clone(plan), latency_ns, member, cut, replaces)),
+        }
+        self.route();
+    }
+
+    /// Lets a member go; it still gets what happened up to the cut, and then `done` is dropped.
+    pub fn leave(&mut self, id: MemberId, cut: u64, done: Sender<()>) {
+        if let Some(feed) = self.feeds.iter_mut().find(|feed| feed.has(id)) {
+            feed.leave(id, cut, done);
+        }
+    }
+
+    /// Delivers batches that are full or have waited long enough, and that the watermark has passed.
+    pub fn deliver(&mut self, watermark: u64) {
+        for feed in &mut self.feeds {
+            feed.seal_if_due(self.now);
+            feed.deliver(watermark);
+        }
+        if self.feeds.iter().any(Feed::is_over) {
+            self.drop_feeds_that_are_over();
+        }
+    }
+
+    /// Delivers everything.
+    pub fn flush(&mut self) {
+        for feed in &mut self.feeds {
+            feed.flush();
+        }
+    }
+
+    /// When [`Intake::deliver`] has something to do; 0: as soon as the watermark moves.
+    #[must_use]
+    pub fn due(&self) -> Option<u64> {
+        self.feeds.iter().filter_map(Feed::due).min()
+    }
+
+    fn drop_feeds_that_are_over(&mut self) {
+        self.late += self.feeds.iter().filter(|feed| feed.is_over()).map(Feed::late).sum::<u64>();
+        self.feeds.retain(|feed| !feed.is_over());
+        self.route();
+    }
+
+    /// Makes `targets` anew, and sees to the process table.
+    fn route(&mut self) {
+        self.targets.iter_mut().for_each(Vec::clear);
+        for (feed, index) in self.feeds.iter().zip(0..) {
+            for bound in feed.plan.bound() {
+                if let Some(targets) = self.targets.get_mut(usize::from(bound.kind)) {
+                    targets.push(Target { feed: index, subscription: usize::from(bound.index) });
+                }
+            }
+        }
+        let tracked = self.tracks;
+        self.tracks = self.feeds.iter().any(|feed| feed.plan.needs_processes());
+        if self.tracks && !tracked {
+            // The probes are attached already, so nothing in between is missed.
+            self.seed();
+        } else if tracked && !self.tracks {
+            self.tables.processes = crate::process::Processes::default();
+        }
+    }
+
+    fn seed(&mut self) {
+        if let Some(resolver) = &self.resolver {
+            // Full of other questions: it is busy with the same processes one by one.
+            let _ = resolver.try_send(Request::Processes);
+        }
+    }
+
+    /// Time of the newest event.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Time of the newest event of the ring that is drained last.
+    #[must_use]
+    pub fn newest_in_bulk(&self) -> u64 {
+        self.newest_in_bulk
+    }
+
+    /// Number of events so far, by kind.
+    #[must_use]
+    pub fn events(&self) -> &[u64] {
+        &self.events
+    }
+
+    /// Number of records so far that were shorter than their kind says, or pointed outside of
+    /// themselves.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Number of rows so far that were older than one already delivered.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late + self.feeds.iter().map(Feed::late).sum::<u64>()
+    }
+}
