@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::{
     plan::Plan,
-    project::{FLAG_GAP, FLAG_LATE, ROW_FLAGS, ROW_HEADER, ROW_INDEX, ROW_WORDS},
-    queue::{Batch, Gap},
+    project::{FLAG_GAP, FLAG_LATE, ROW_ABSENT, ROW_FLAGS, ROW_HEADER, ROW_INDEX, ROW_WORDS},
+    queue::{Batch, Cause, Gap},
 };
 
 /// A batch is full with this many bytes: above it nothing is gained.
@@ -155,28 +155,28 @@ impl Open {
             }));
             return;
         }
-        let mut index = index(&self.rows);
-        index.sort_by_key(|row| row.time);
+        let mut index: Vec<(u64, Row<'_>)> =
+            rows(&self.rows).map(|row| (row.time(), row)).collect();
+        index.sort_by_key(|(time, _)| *time);
         let mut next = Open::new(self.events.len());
-        for row in &index {
-            if next.rows.len() + row.length > FULL_BYTES && !next.rows.is_empty() {
+        for (_, row) in index {
+            if next.rows.len() + row.bytes.len() > FULL_BYTES && !next.rows.is_empty() {
                 std::mem::replace(&mut next, Open::new(self.events.len())).close(plan, each);
             }
-            next.take(row, &self.rows, plan);
+            next.take(row, plan);
         }
         next.close(plan, each);
     }
 
     /// Appends a row of another batch.
-    fn take(&mut self, row: &Row, rows: &[u8], plan: &Plan) {
+    fn take(&mut self, row: Row<'_>, plan: &Plan) {
         let start = self.rows.len();
-        self.rows.extend_from_slice(&rows[row.start..row.start + row.length]);
-        self.note_time(row.time);
-        let header = &self.rows[start..start + ROW_HEADER];
-        if header[ROW_FLAGS] & FLAG_GAP != 0 {
+        self.rows.extend_from_slice(row.bytes);
+        self.note_time(row.time());
+        if row.flags() & FLAG_GAP != 0 {
             return;
         }
-        let subscription = usize::from(header[ROW_INDEX]);
+        let subscription = usize::from(row.subscription());
         self.events[subscription] += 1;
         self.total += 1;
         let (Ok(from), Ok(to)) = (u32::try_from(row.start), u32::try_from(start)) else { return };
@@ -186,26 +186,71 @@ impl Open {
     }
 }
 
-/// Where a row is.
-struct Row {
-    time: u64,
-    start: usize,
-    length: usize,
+/// A row of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The row, header included.
+    pub bytes: &'a [u8],
+    /// Where it begins in its batch.
+    pub start: usize,
 }
 
-fn index(rows: &[u8]) -> Vec<Row> {
-    let mut found = Vec::new();
-    let mut start = 0;
-    while let Some(header) = rows.get(start..).and_then(|rest| rest.first_chunk::<ROW_HEADER>()) {
-        let [t0, t1, t2, t3, t4, t5, t6, t7, ..] = *header;
-        let words = u16::from_le_bytes([header[ROW_WORDS], header[ROW_WORDS + 1]]);
-        let length = usize::from(words) * 8;
-        found.push(Row {
-            time: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
-            start,
-            length,
-        });
-        start += length.max(8);
+impl Row<'_> {
+    /// Time of the event, or of the first one that was lost.
+    #[must_use]
+    pub fn time(&self) -> u64 {
+        self.bytes.first_chunk().map_or(0, |time| u64::from_le_bytes(*time))
     }
-    found
+
+    /// Mask of the optional fields without a value.
+    #[must_use]
+    pub fn absent(&self) -> u32 {
+        let mask = self.bytes.get(ROW_ABSENT..).and_then(|rest| rest.first_chunk());
+        mask.map_or(0, |mask| u32::from_le_bytes(*mask))
+    }
+
+    /// Index of the subscription.
+    #[must_use]
+    pub fn subscription(&self) -> u8 {
+        self.bytes[ROW_INDEX]
+    }
+
+    /// Flags: [`FLAG_LATE`] and so on.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        self.bytes[ROW_FLAGS]
+    }
+
+    /// The gap that it tells of, if it does.
+    #[must_use]
+    pub fn gap(&self) -> Option<Gap> {
+        if self.flags() & FLAG_GAP == 0 {
+            return None;
+        }
+        let number = |at: usize| self.bytes.get(at..).and_then(|rest| rest.first_chunk());
+        let cause = u32::from(*self.bytes.get(32)?);
+        Some(Gap {
+            subscription: self.subscription(),
+            lost: u64::from_le_bytes(*number(ROW_HEADER)?),
+            first_ns: self.time(),
+            last_ns: u64::from_le_bytes(*number(24)?),
+            cause: Cause::ALL.iter().find(|(known, _)| *known as u32 == cause)?.0,
+        })
+    }
 }
+
+/// The rows of a batch, in their order.
+pub fn rows(bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let header = bytes.get(start..)?.first_chunk::<ROW_HEADER>()?;
+        let words = u16::from_le_bytes([header[ROW_WORDS], header[ROW_WORDS + 1]]);
+        let end = start + (usize::from(words) * 8).max(ROW_HEADER);
+        let row = Row { bytes: bytes.get(start..end)?, start };
+        start = end;
+        Some(row)
+    })
+}
+
+#[cfg(test)]
+mod tests;

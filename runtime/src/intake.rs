@@ -102,7 +102,13 @@ impl Intake {
         }
         let mut lookup = Lookup::new(&mut self.tables, given);
         for target in &self.targets[usize::from(kind)] {
-            self.feeds[target.feed].append(target.subscription, record, time, &mut lookup, self.now)?;
+            self.feeds[target.feed].append(
+                target.subscription,
+                record,
+                time,
+                &mut lookup,
+                self.now,
+            )?;
         }
         Ok(())
     }
@@ -119,7 +125,8 @@ impl Intake {
                 processes.fork(time, pid, child, start(offset_of!(Fork, child_start))?);
             }
             catalogue::exec::KIND => {
-                let text = |at, ty| Ok(record::span(record, at, Repr::Wire(ty))?.map(|span| span.bytes));
+                let text =
+                    |at, ty| Ok(record::span(record, at, Repr::Wire(ty))?.map(|span| span.bytes));
                 let exe = text(offset_of!(Exec, path), Type::Text)?;
                 let args = text(offset_of!(Exec, args), Type::List)?;
                 let parent = number(offset_of!(Exec, ppid))?;
@@ -164,7 +171,14 @@ impl Intake {
 
     /// Lets a member in, for events after the cut. With `replaces`, a member that leaves at the same
     /// cut gets those before.
-    pub fn join(&mut self, plan: &Arc<Plan>, latency_ns: u64, member: Member, cut: u64, replaces: bool) {
+    pub fn join(
+        &mut self,
+        plan: &Arc<Plan>,
+        latency_ns: u64,
+        member: Member,
+        cut: u64,
+        replaces: bool,
+    ) {
         match self.feeds.iter_mut().find(|feed| feed.suits(plan, latency_ns)) {
             Some(feed) => feed.join(member, cut),
             None => self.feeds.push(Feed::new(Arc::clone(plan), latency_ns, member, cut, replaces)),

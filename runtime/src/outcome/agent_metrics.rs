@@ -154,6 +154,14 @@ agent_metrics! {
     events: Family<KindLabels, Counter>;
     /// Events that were lost before a policy saw them, by kind and by where it happened.
     events_lost: Family<LossLabels, Counter>;
+    /// Records that were shorter than their kind says, or pointed outside of themselves.
+    records_malformed: Counter;
+    /// Rows that were older than one already delivered, and flagged as late.
+    rows_late: Counter;
+    /// Processes in the process table, ended ones that are still asked for included.
+    processes: Gauge;
+    /// Processes that were forgotten too early, or not remembered, because the table was full.
+    processes_evicted: Counter;
     /// Rows handed to a policy.
     rows: PerPolicy;
     /// Batches handed to a policy, one call each.
@@ -168,7 +176,7 @@ agent_metrics! {
     queue: Family<PolicyLabels, Gauge>, Bytes;
     /// Policies, by state.
     policies: Family<StateLabels, Gauge>;
-    /// Enriched fields that had no value in a row, by what was missing.
+    /// Enriched fields that had no value in a row, by field and reason.
     enrichment_misses: Family<CauseLabels, Counter>;
     /// Alerts that a policy raised and that went on to the sink.
     alerts: PerPolicy;

@@ -11,17 +11,28 @@ pub(super) struct Totals {
 
 impl Totals {
     /// What was lost since the previous reading.
-    pub(super) fn difference(&mut self, kind: u16, cause: Cause, total: u64, now: u64) -> Option<Lost> {
+    pub(super) fn difference(
+        &mut self,
+        kind: u16,
+        cause: Cause,
+        total: u64,
+        now: u64,
+    ) -> Option<Lost> {
         let known = self.totals.iter_mut().find(|(k, c, _)| (*k, *c) == (kind, cause));
-        let before = match known {
-            Some((.., known)) => std::mem::replace(known, total),
-            None => {
-                self.totals.push((kind, cause, total));
-                0
-            }
+        let before = if let Some((.., known)) = known {
+            std::mem::replace(known, total)
+        } else {
+            self.totals.push((kind, cause, total));
+            0
         };
         let count = total.saturating_sub(before);
-        (count > 0).then_some(Lost { kind, count, first_ns: self.read_ns.min(now), last_ns: now, cause })
+        (count > 0).then_some(Lost {
+            kind,
+            count,
+            first_ns: self.read_ns.min(now),
+            last_ns: now,
+            cause,
+        })
     }
 
     /// Notes when all totals were read.

@@ -119,7 +119,10 @@ impl Reader {
     /// than `timeout`.
     #[must_use]
     pub fn wait_for_end(&self, timeout: Duration) -> bool {
-        !matches!(self.ended.recv_timeout(timeout), Err(crossbeam_channel::RecvTimeoutError::Timeout))
+        !matches!(
+            self.ended.recv_timeout(timeout),
+            Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        )
     }
 
     /// Takes what is still waiting in the source, delivers everything, and ends the thread. Detach

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{Command, losses::Totals, nanoseconds, publish::Publisher};
-use crate::{clock, feed::Member, intake::Intake, resolver::Resolver, source::Source, waker::Waker};
+use crate::{
+    clock, feed::Member, intake::Intake, resolver::Resolver, source::Source, waker::Waker,
+};
 
 /// Most items of each ring that are taken before anything else is looked at.
 const MOST_ITEMS: usize = 4_096;
@@ -146,14 +148,26 @@ impl<S: Source> Work<S> {
         match command {
             Command::Add { subscriber, id, done } => {
                 let member = Member { id, queue: subscriber.queue };
-                self.intake.join(&subscriber.plan, nanoseconds(subscriber.latency), member, cut, false);
+                self.intake.join(
+                    &subscriber.plan,
+                    nanoseconds(subscriber.latency),
+                    member,
+                    cut,
+                    false,
+                );
                 drop(done);
             }
             Command::Remove { id, done } => self.intake.leave(id, cut, done),
             Command::Replace { old, subscriber, id, done } => {
                 let member = Member { id, queue: subscriber.queue };
                 self.intake.leave(old, cut, done);
-                self.intake.join(&subscriber.plan, nanoseconds(subscriber.latency), member, cut, true);
+                self.intake.join(
+                    &subscriber.plan,
+                    nanoseconds(subscriber.latency),
+                    member,
+                    cut,
+                    true,
+                );
             }
             Command::Stop => return true,
         }

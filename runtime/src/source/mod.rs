@@ -3,12 +3,14 @@
 //! Both hand out the same records, so everything behind this trait is tested without a kernel.
 
 pub mod encode;
+pub mod jsonl;
 mod rings;
 
 use std::{os::fd::BorrowedFd, time::Duration};
 
 use crate::{kind::Enriched, queue::Cause};
 
+pub use jsonl::Jsonl;
 pub use rings::Rings;
 
 /// Where records come from.
