@@ -106,9 +106,11 @@ offsets! {
     css_set { dfl_cgrp, subsys }
     dentry { d_hash }
     fdtable { fd, max_fds }
-    file { f_path, private_data }
+    file { f_inode, f_path, private_data }
     files_struct { fdt }
     fs_struct { pwd, root }
+    inet_sock { inet_sport }
+    inode { i_mode }
     kernel_siginfo { si_code }
     kernfs_node { id }
     linux_binprm { file, filename, interp }
@@ -118,11 +120,17 @@ offsets! {
     percpu_counter { count }
     pid { level, numbers }
     signal_struct { pids, live, flags, group_exit_code, oom_score_adj }
+    sock { sk_err, sk_protocol }
+    sock_common { skc_daddr, skc_dport, skc_family, skc_flags, skc_num, skc_rcv_saddr, skc_v6_daddr, skc_v6_rcv_saddr }
+    socket { sk }
     task_struct {
         cgroups, comm, exit_code, files, fs, group_leader, mm, pid, real_cred, real_parent, signal,
         start_boottime, start_time, tgid, thread_info, thread_pid,
     }
+    tcp_sock { bytes_acked, bytes_received, snd_una, write_seq }
     thread_info { status }
+    unix_address { len, name }
+    unix_sock { addr }
     upid { nr }
     vfsmount { mnt_root }
 }

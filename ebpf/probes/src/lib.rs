@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod map;
 pub mod path;
 pub mod record;
+pub mod socket;
 pub mod task;
 
 pub use aya_ebpf;

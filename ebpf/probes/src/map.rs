@@ -49,7 +49,7 @@ pub fn lost(kind: u16, cause: u16) {
 
 /// Adds to a number that other CPUs add to at the same time.
 #[inline(always)]
-pub(crate) fn add(number: *mut u64, summand: u64) {
+pub fn add(number: *mut u64, summand: u64) {
     #[cfg(target_arch = "bpf")]
     // SAFETY: the caller's pointer is a map value, aligned to 8 bytes.
     unsafe {

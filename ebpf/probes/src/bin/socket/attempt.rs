@@ -1,0 +1,220 @@
+//! Attempts to connect over TCP. An event needs two halves, in either order: what the call returned,
+//! and what became of the socket. They meet in a map by the socket's address.
+//!
+//! Each half writes what it knows, then adds its own mark; who sees both marks afterwards takes the
+//! entry out, which only one can, and emits the event. So it is emitted once, whatever the order.
+
+use tipstaff_probes::{
+    aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::HashMap},
+    call::SYSCALL,
+    events::{
+        catalogue::{Connect, OUTCOME, connect},
+        index,
+    },
+    map::{add, hidden},
+    record::Draft,
+    socket::{Given, Sock, protocol},
+    task,
+};
+
+const NONE: u8 = index(OUTCOME, "none");
+const ESTABLISHED: u8 = index(OUTCOME, "established");
+const REFUSED: u8 = index(OUTCOME, "refused");
+const TIMED_OUT: u8 = index(OUTCOME, "timed_out");
+const UNREACHABLE: u8 = index(OUTCOME, "unreachable");
+const RESET: u8 = index(OUTCOME, "reset");
+const PENDING: u8 = index(OUTCOME, "pending");
+const ABORTED: u8 = index(OUTCOME, "aborted");
+
+/// Attempts under way at the same time. Beyond that the event comes when the call returns, and its
+/// outcome is what the call says: `pending` for a non-blocking socket.
+const MAX_ATTEMPTS: u32 = 8192;
+
+/// An attempt under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Attempt {
+    /// The event as far as it is known.
+    record: Connect,
+    /// Start of the attempt, as in `Header::time`.
+    started: u64,
+    /// [`RETURNED`] and [`SETTLED`], added.
+    halves: u64,
+}
+
+/// The call has returned.
+const RETURNED: u64 = 1;
+/// The socket has become established or closed.
+const SETTLED: u64 = 1 << 32;
+
+#[map]
+static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(MAX_ATTEMPTS, 0);
+
+/// A call that has returned.
+pub struct Returned {
+    /// What is wanted of `connect`.
+    pub word: u64,
+    /// The socket, if the descriptor was one.
+    pub sock: Option<Sock>,
+    /// The address that was passed, and its length.
+    pub address: u64,
+    pub length: u32,
+    /// What the call returned.
+    pub result: i32,
+    /// How it reached the kernel.
+    pub via: u8,
+}
+
+/// The socket has sent its first packet, in the context of the process that connects.
+#[inline(always)]
+pub fn started(sock: Sock) {
+    if hidden(task::current_pid()) {
+        return;
+    }
+    let mut record = Connect {
+        header: task::header(connect::KIND, u64::MAX),
+        family: sock.family(),
+        protocol: protocol::TCP,
+        via: SYSCALL,
+        ..Connect::default()
+    };
+    if let Some(peer) = sock.peer() {
+        (record.address, record.port) = (peer.address, peer.port);
+    }
+    // The result is absent until there is one.
+    record.header.absent =
+        connect::result | connect::unix_path | connect::local_address | connect::local_port;
+    let attempt = Attempt { record, started: record.header.time, halves: 0 };
+    // Full: see MAX_ATTEMPTS.
+    let _ = ATTEMPTS.insert(&sock.key(), &attempt, 0);
+}
+
+/// The socket is established, or closed with this error (`sk_err`).
+#[inline(always)]
+pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
+    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key()) else { return };
+    // SAFETY: a map value, which is not given to another socket as long as this one lives.
+    let attempt = unsafe { &mut *attempt };
+    if attempt.halves & SETTLED != 0 {
+        // Established, now closed, and no call of ours returned: TCP Fast Open by `sendto`, or a
+        // socket of the kernel's own.
+        finish(word, sock, attempt);
+        return;
+    }
+    attempt.record.outcome = if established { ESTABLISHED } else { outcome_of(-error) };
+    if attempt.record.outcome == NONE {
+        attempt.record.outcome = ABORTED;
+    }
+    // SAFETY: no arguments.
+    attempt.record.latency = unsafe { bpf_ktime_get_ns() } - attempt.started;
+    if let Some(local) = sock.local() {
+        (attempt.record.local_address, attempt.record.local_port) = (local.address, local.port);
+        attempt.record.header.absent &= !(connect::local_address | connect::local_port);
+    }
+    add(&raw mut attempt.halves, SETTLED);
+    if attempt.halves & RETURNED != 0 {
+        finish(word, sock, attempt);
+    }
+}
+
+/// A call has returned.
+#[inline(always)]
+pub fn returned(call: &Returned) {
+    if let Some(sock) = call.sock
+        && let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key())
+    {
+        // SAFETY: a map value, which is not given to another socket as long as this one lives.
+        let attempt = unsafe { &mut *attempt };
+        // A second call on the same socket only asks how the first is getting on.
+        if attempt.halves & RETURNED == 0 {
+            let absent = attempt.record.header.absent & !connect::result;
+            attempt.record.header = task::header(connect::KIND, call.word);
+            attempt.record.header.absent = absent;
+            attempt.record.result = call.result;
+            attempt.record.via = call.via;
+            add(&raw mut attempt.halves, RETURNED);
+            if attempt.halves & SETTLED != 0 {
+                finish(call.word, sock, attempt);
+            }
+            return;
+        }
+    }
+    emit_at_once(call);
+}
+
+/// Emits the event if nobody else does.
+#[inline(always)]
+fn finish(word: u64, sock: Sock, attempt: &Attempt) {
+    // Copied before it is taken out: after that the memory may hold another attempt.
+    let Some(mut draft) = Draft::new(attempt.record) else { return };
+    if ATTEMPTS.remove(&sock.key()).is_err() || word == 0 {
+        return;
+    }
+    let record = draft.record();
+    // The call can know better why the socket was closed.
+    let by_result = outcome_of(record.result);
+    if record.outcome == ABORTED && by_result != NONE && by_result != PENDING {
+        record.outcome = by_result;
+    }
+    // SAFETY: no arguments.
+    record.header.time = unsafe { bpf_ktime_get_ns() };
+    draft.emit(word);
+}
+
+/// The event of a call that has nothing to wait for: not TCP, or failed before the first packet.
+#[inline(always)]
+fn emit_at_once(call: &Returned) {
+    let Some(mut draft) = Draft::new(Connect {
+        header: task::header(connect::KIND, call.word),
+        result: call.result,
+        via: call.via,
+        ..Connect::default()
+    }) else {
+        return;
+    };
+    let mut absent = connect::latency | connect::unix_path;
+    let given = Given::new(call.address, call.length);
+    let record = draft.record();
+    match call.sock {
+        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
+        None => {
+            absent |= connect::protocol;
+            match given.as_ref().and_then(|given| given.family) {
+                Some(family) => record.family = family,
+                None => absent |= connect::family,
+            }
+        }
+    }
+    let breaks_up = given.as_ref().is_some_and(|given| given.family.is_none());
+    if record.protocol == protocol::TCP && !breaks_up {
+        record.outcome = if call.result == 0 { ESTABLISHED } else { outcome_of(call.result) };
+    }
+    match given.as_ref().and_then(Given::endpoint) {
+        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
+        None => absent |= connect::address | connect::port,
+    }
+    match call.sock.filter(|_| call.result == 0).and_then(Sock::local) {
+        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
+        None => absent |= connect::local_address | connect::local_port,
+    }
+    if let Some(text) = given.and_then(|given| given.path(&mut draft)) {
+        draft.record().unix_path = text;
+        absent &= !connect::unix_path;
+    }
+    draft.record().header.absent = absent;
+    draft.emit(call.word);
+}
+
+/// What an error says of a TCP connection.
+#[inline(always)]
+fn outcome_of(result: i32) -> u8 {
+    match -result {
+        111 => REFUSED,                                 // ECONNREFUSED
+        110 => TIMED_OUT,                               // ETIMEDOUT
+        64 | 92 | 100 | 101 | 112 | 113 => UNREACHABLE, // ENONET, ENOPROTOOPT, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH
+        104 => RESET,                                   // ECONNRESET
+        103 => ABORTED,                                 // ECONNABORTED
+        4 | 114 | 115 => PENDING,                       // EINTR, EALREADY, EINPROGRESS
+        _ => NONE,
+    }
+}

@@ -1,0 +1,171 @@
+//! Established TCP connections, for `tcp_close`: who opened them, and when.
+
+use tipstaff_probes::{
+    aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::HashMap},
+    events::{
+        catalogue::{DIRECTION, TcpClose, tcp_close},
+        index,
+        wire::Header,
+    },
+    kernel::{sock_common, tcp_sock},
+    map::hidden,
+    record::emit,
+    socket::Sock,
+    task,
+};
+
+use crate::tcp::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
+
+const UNKNOWN: u8 = index(DIRECTION, "unknown");
+const OUTGOING: u8 = index(DIRECTION, "outgoing");
+const INCOMING: u8 = index(DIRECTION, "incoming");
+
+/// Connections that are known at the same time. Of those beyond, owner and duration are unknown.
+const MAX_CONNECTIONS: u32 = 32 * 1024;
+/// Bit of `sock_common.skc_flags`: the peer has sent all that it will send.
+const SOCK_DONE: u64 = 1 << 1;
+
+/// A connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Connection {
+    /// Who connected or accepted; `pid` is 0 where that is not known.
+    owner: Header,
+    /// When it was established, as in `Header::time`; 0 if it is not yet.
+    established: u64,
+    /// Index in `DIRECTION`.
+    direction: u32,
+    /// 1 if its owner's events are not reported.
+    hidden: u32,
+}
+
+#[map]
+static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(MAX_CONNECTIONS, 0);
+
+/// The current process connects.
+#[inline(always)]
+pub fn started(sock: Sock) {
+    insert(
+        sock,
+        &Connection {
+            owner: owner(),
+            established: 0,
+            direction: OUTGOING.into(),
+            hidden: hidden(task::current_pid()).into(),
+        },
+    );
+}
+
+/// The connection is established.
+#[inline(always)]
+pub fn established(sock: Sock) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.key()) {
+        // SAFETY: a map value, which is not given to another socket as long as this one lives.
+        let connection = unsafe { &mut *connection };
+        if connection.direction == u32::from(OUTGOING) && connection.established == 0 {
+            connection.established = now;
+            return;
+        }
+    }
+    insert(
+        sock,
+        &Connection {
+            owner: Header::default(),
+            established: now,
+            direction: INCOMING.into(),
+            hidden: 0,
+        },
+    );
+}
+
+/// The current process has accepted the connection.
+#[inline(always)]
+pub fn accepted(sock: Sock) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.key()) {
+        // SAFETY: a map value, which is not given to another socket as long as this one lives.
+        let connection = unsafe { &mut *connection };
+        connection.owner = owner();
+        connection.hidden = hidden(task::current_pid()).into();
+    }
+}
+
+/// All common fields, wanted now or not: what a policy asks for later should be there too.
+#[inline(always)]
+fn owner() -> Header {
+    task::header(tcp_close::KIND, u64::MAX)
+}
+
+#[inline(always)]
+fn insert(sock: Sock, connection: &Connection) {
+    // Full: see MAX_CONNECTIONS.
+    let _ = CONNECTIONS.insert(&sock.key(), connection, 0);
+}
+
+/// The attempt failed: there is no connection.
+#[inline(always)]
+pub fn forget(sock: Sock) {
+    let _ = CONNECTIONS.remove(&sock.key());
+}
+
+/// The connection is closed; `state` is the one that it was in.
+#[inline(always)]
+pub fn closed(word: u64, sock: Sock, state: i32) {
+    let mut record = TcpClose { direction: UNKNOWN, family: sock.family(), ..TcpClose::default() };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut absent = tcp_close::duration;
+    // SAFETY: a map value, which is not given to another socket as long as this one lives.
+    if let Some(connection) = unsafe { CONNECTIONS.get(sock.key()) } {
+        let connection = *connection;
+        forget(sock);
+        if connection.hidden != 0 {
+            return;
+        }
+        record.header = connection.owner;
+        record.direction = connection.direction as u8;
+        if connection.established != 0 {
+            record.duration = now - connection.established;
+            absent = 0;
+        }
+    }
+    record.header.kind = tcp_close::KIND;
+    record.header.time = now;
+    match bytes_sent(sock, state, record.direction) {
+        Some(bytes) => record.bytes_sent = bytes,
+        None => absent |= tcp_close::bytes_sent,
+    }
+    match bytes_received(sock) {
+        Some(bytes) => record.bytes_received = bytes,
+        None => absent |= tcp_close::bytes_received,
+    }
+    match sock.peer() {
+        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
+        None => absent |= tcp_close::address | tcp_close::port,
+    }
+    match sock.local() {
+        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
+        None => absent |= tcp_close::local_address | tcp_close::local_port,
+    }
+    record.header.absent = absent;
+    emit(word, &record);
+}
+
+/// Of what the kernel counts as acknowledged, SYN and FIN are no data.
+#[inline(always)]
+fn bytes_sent(sock: Sock, state: i32, direction: u8) -> Option<u64> {
+    let acknowledged: u64 = tcp_sock::bytes_acked.read(sock.0)?;
+    let all_acknowledged =
+        tcp_sock::snd_una.read::<u32>(sock.0)? == tcp_sock::write_seq.read::<u32>(sock.0)?;
+    let fin = matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK) && all_acknowledged;
+    Some(acknowledged.saturating_sub(u64::from(fin) + u64::from(direction == OUTGOING)))
+}
+
+/// The peer's FIN is no data.
+#[inline(always)]
+fn bytes_received(sock: Sock) -> Option<u64> {
+    let received: u64 = tcp_sock::bytes_received.read(sock.0)?;
+    let fin = sock_common::skc_flags.read::<u64>(sock.0)? & SOCK_DONE != 0;
+    Some(received.saturating_sub(fin.into()))
+}

@@ -1,0 +1,198 @@
+//! connect, accept, listen, `tcp_close`.
+#![no_std]
+#![no_main]
+
+mod attempt;
+mod connection;
+mod tcp;
+
+use tipstaff_probes::{
+    aya_ebpf::{
+        macros::{btf_tracepoint, map},
+        maps::ProgramArray,
+        programs::BtfTracePointContext,
+    },
+    call::{Call, Name, Table, user},
+    events::{
+        catalogue::{Accept, Listen, accept, connect, listen, tcp_close},
+        wire::LOST_MISSED,
+    },
+    map::{self, lost},
+    record::Draft,
+    socket::{Sock, family},
+    task,
+};
+
+const CONNECT: Name = 1;
+const ACCEPT: Name = 2;
+const LISTEN: Name = 3;
+const SOCKETCALL: Name = 4;
+
+static CALLS: Table = Table::new(&[
+    (CONNECT, 42, 362),
+    (ACCEPT, 43, -1),
+    (ACCEPT, 288, 364), // accept4
+    (LISTEN, 50, 363),
+    (SOCKETCALL, -1, 102),
+]);
+
+/// The program of each kind, by its slot.
+#[map]
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(3, 0);
+
+/// Sends each call to the program of its kind.
+#[btf_tracepoint(function = "sys_exit")]
+fn socket(ctx: BtfTracePointContext) -> i32 {
+    let Some(call) = Call::of(&ctx, &CALLS) else { return 0 };
+    let (kind, slot) = match name_of(&call) {
+        CONNECT => (connect::KIND, 0),
+        ACCEPT => (accept::KIND, 1),
+        LISTEN => (listen::KIND, 2),
+        _ => return 0,
+    };
+    // Who accepts a connection is also asked for by `tcp_close`.
+    if task::wanted(kind).is_some() || kind == accept::KIND && map::wanted(tcp_close::KIND) != 0 {
+        // SAFETY: the programs in the slots take the same context.
+        unsafe { PROGRAMS.tail_call(&ctx, slot) };
+        lost(kind, LOST_MISSED);
+    }
+    0
+}
+
+/// Which call it is, also behind `socketcall`; 0 for another.
+#[inline(always)]
+fn name_of(call: &Call) -> Name {
+    match call.name {
+        SOCKETCALL => match call.argument::<0>() {
+            3 => CONNECT,
+            4 => LISTEN,
+            5 | 18 => ACCEPT,
+            _ => 0,
+        },
+        name => name,
+    }
+}
+
+/// The first three arguments, also behind `socketcall`.
+#[inline(always)]
+fn arguments(call: &Call) -> Option<[u64; 3]> {
+    Some(if call.name == SOCKETCALL {
+        let [first, second, third]: [u32; 3] = user(call.argument::<1>())?;
+        [first.into(), second.into(), third.into()]
+    } else {
+        [call.argument::<0>(), call.argument::<1>(), call.argument::<2>()]
+    })
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn connect_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some(word) = task::wanted(connect::KIND)
+        && let Some([descriptor, address, length]) = arguments(&call)
+    {
+        attempt::returned(&attempt::Returned {
+            word,
+            sock: Sock::of_descriptor(descriptor as i32),
+            address,
+            length: length as u32,
+            result: call.result(),
+            via: call.via,
+        });
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn accept_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some([descriptor, ..]) = arguments(&call)
+    {
+        on_accept(descriptor as i32, call.result(), call.via);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_accept(listening: i32, result: i32, via: u8) {
+    let failed = result < 0;
+    let sock = Sock::of_descriptor(if failed { listening } else { result });
+    if !failed
+        && let Some(sock) = sock
+        && map::wanted(tcp_close::KIND) != 0
+    {
+        connection::accepted(sock);
+    }
+    let Some(word) = task::wanted(accept::KIND) else { return };
+    let mut record =
+        Accept { header: task::header(accept::KIND, word), result, via, ..Accept::default() };
+    let mut absent = accept::unix_path;
+    match sock.filter(|_| !failed).and_then(Sock::peer) {
+        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
+        None => absent |= accept::address | accept::port,
+    }
+    match sock.and_then(Sock::local) {
+        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
+        None => absent |= accept::local_address | accept::local_port,
+    }
+    match sock {
+        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
+        None => absent |= accept::family | accept::protocol,
+    }
+    record.header.absent = absent;
+    let Some(mut draft) = Draft::new(record) else { return };
+    if let Some(sock) = sock
+        && sock.family() == family::UNIX
+        && let Some(text) = sock.bound_path(&mut draft)
+    {
+        draft.record().unix_path = text;
+        draft.record().header.absent = absent & !accept::unix_path;
+    }
+    draft.emit(word);
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+fn listen_call(ctx: BtfTracePointContext) -> i32 {
+    if let Some(call) = Call::of(&ctx, &CALLS)
+        && let Some(word) = task::wanted(listen::KIND)
+        && let Some([descriptor, backlog, _]) = arguments(&call)
+    {
+        on_listen(
+            word,
+            Sock::of_descriptor(descriptor as i32),
+            backlog as i32,
+            call.result(),
+            call.via,
+        );
+    }
+    0
+}
+
+#[inline(always)]
+fn on_listen(word: u64, sock: Option<Sock>, backlog: i32, result: i32, via: u8) {
+    let mut record = Listen {
+        header: task::header(listen::KIND, word),
+        result,
+        backlog,
+        via,
+        ..Listen::default()
+    };
+    let mut absent = listen::unix_path;
+    match sock.and_then(Sock::local) {
+        Some(local) => (record.address, record.port) = (local.address, local.port),
+        None => absent |= listen::address | listen::port,
+    }
+    match sock {
+        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
+        None => absent |= listen::family | listen::protocol,
+    }
+    record.header.absent = absent;
+    let Some(mut draft) = Draft::new(record) else { return };
+    if let Some(sock) = sock
+        && sock.family() == family::UNIX
+        && let Some(text) = sock.bound_path(&mut draft)
+    {
+        draft.record().unix_path = text;
+        draft.record().header.absent = absent & !listen::unix_path;
+    }
+    draft.emit(word);
+}
