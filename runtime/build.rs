@@ -64,7 +64,7 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
 }
 
-/// The objects' names: one file each in `src/bin`.
+/// The objects' names: one file or folder each in `src/bin`.
 fn objects(probes: &Path) -> Result<Vec<String>, String> {
     let folder = probes.join("src/bin");
     let entries =

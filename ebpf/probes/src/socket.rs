@@ -149,9 +149,12 @@ impl Sock {
         Some(Endpoint { address, port })
     }
 
-    /// Appends the path that a unix socket is bound to; `None` if it is not.
+    /// Appends the path that a unix socket is bound to; `None` if it is not, or no unix socket.
     #[inline(always)]
     pub fn bound_path<R>(self, draft: &mut Draft<R>) -> Option<Text> {
+        if self.family() != family::UNIX {
+            return None;
+        }
         let address: Pointer = unix_sock::addr.read(self.0)?;
         if address.is_null() {
             return None;

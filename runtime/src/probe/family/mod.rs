@@ -1,12 +1,14 @@
 //! The table of probe families: which object holds the programs of which kinds, and where each
 //! program can sit. One file per family; a new probe is an entry there.
 
+mod file;
 mod life;
 mod signal;
+mod socket;
 
 /// An object, and what its programs see.
 pub(super) struct Family {
-    /// Name of the object: a file in `ebpf/probes/src/bin`.
+    /// Name of the object: a file or a folder in `ebpf/probes/src/bin`.
     pub(super) object: &'static str,
     /// Attached one by one, each only while one of its kinds is wanted.
     pub(super) parts: &'static [Part<'static>],
@@ -78,23 +80,34 @@ pub(super) enum At<'a> {
     },
 }
 
+/// The return of every system call; docs/decisions/0002 says why there.
+const SYS_EXIT: At<'static> =
+    At::Typed { name: "sys_exit", passes: &["struct pt_regs *", "long int"] };
+
 /// Every family.
-pub(super) static FAMILIES: &[&Family] = &[&life::FAMILY, &signal::FAMILY];
+pub(super) static FAMILIES: &[&Family] =
+    &[&life::FAMILY, &signal::FAMILY, &file::FAMILY, &socket::FAMILY];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::BTreeSet, fs, path::Path};
+    use std::{collections::BTreeSet, fs, io, path::Path};
+
+    fn source(path: &Path) -> io::Result<String> {
+        fs::read_to_string(path)
+    }
+
+    fn sources(folder: &Path) -> io::Result<String> {
+        fs::read_dir(folder)?.map(|entry| source(&entry?.path())).collect()
+    }
 
     #[test]
     fn each_family_has_its_object_and_each_program_its_function() {
         for family in FAMILIES {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../ebpf/probes/src/bin")
-                .join(family.object)
-                .with_extension("rs");
-            let source = fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ebpf/probes/src/bin");
+            let source = source(&folder.join(family.object).with_extension("rs"))
+                .or_else(|_| sources(&folder.join(family.object)))
+                .unwrap_or_else(|error| panic!("{}: {error}", family.object));
             for hook in family.parts.iter().flat_map(|part| part.ladder).flat_map(|rung| rung.hooks)
             {
                 assert!(

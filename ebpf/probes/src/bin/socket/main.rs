@@ -19,7 +19,7 @@ use tipstaff_probes::{
     },
     map::{self, lost},
     record::Draft,
-    socket::{Sock, family},
+    socket::Sock,
     task,
 };
 
@@ -123,9 +123,12 @@ fn on_accept(listening: i32, result: i32, via: u8) {
         connection::accepted(sock);
     }
     let Some(word) = task::wanted(accept::KIND) else { return };
-    let mut record =
-        Accept { header: task::header(accept::KIND, word), result, via, ..Accept::default() };
+    let header = task::header(accept::KIND, word);
+    let Some(mut draft) = Draft::new(Accept { header, result, via, ..Accept::default() }) else {
+        return;
+    };
     let mut absent = accept::unix_path;
+    let record = draft.record();
     match sock.filter(|_| !failed).and_then(Sock::peer) {
         Some(peer) => (record.address, record.port) = (peer.address, peer.port),
         None => absent |= accept::address | accept::port,
@@ -138,15 +141,11 @@ fn on_accept(listening: i32, result: i32, via: u8) {
         Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
         None => absent |= accept::family | accept::protocol,
     }
-    record.header.absent = absent;
-    let Some(mut draft) = Draft::new(record) else { return };
-    if let Some(sock) = sock
-        && sock.family() == family::UNIX
-        && let Some(text) = sock.bound_path(&mut draft)
-    {
+    if let Some(text) = sock.and_then(|sock| sock.bound_path(&mut draft)) {
         draft.record().unix_path = text;
-        draft.record().header.absent = absent & !accept::unix_path;
+        absent &= !accept::unix_path;
     }
+    draft.record().header.absent = absent;
     draft.emit(word);
 }
 
@@ -169,14 +168,13 @@ fn listen_call(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_listen(word: u64, sock: Option<Sock>, backlog: i32, result: i32, via: u8) {
-    let mut record = Listen {
-        header: task::header(listen::KIND, word),
-        result,
-        backlog,
-        via,
-        ..Listen::default()
+    let header = task::header(listen::KIND, word);
+    let Some(mut draft) = Draft::new(Listen { header, result, backlog, via, ..Listen::default() })
+    else {
+        return;
     };
     let mut absent = listen::unix_path;
+    let record = draft.record();
     match sock.and_then(Sock::local) {
         Some(local) => (record.address, record.port) = (local.address, local.port),
         None => absent |= listen::address | listen::port,
@@ -185,14 +183,10 @@ fn on_listen(word: u64, sock: Option<Sock>, backlog: i32, result: i32, via: u8) 
         Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
         None => absent |= listen::family | listen::protocol,
     }
-    record.header.absent = absent;
-    let Some(mut draft) = Draft::new(record) else { return };
-    if let Some(sock) = sock
-        && sock.family() == family::UNIX
-        && let Some(text) = sock.bound_path(&mut draft)
-    {
+    if let Some(text) = sock.and_then(|sock| sock.bound_path(&mut draft)) {
         draft.record().unix_path = text;
-        draft.record().header.absent = absent & !listen::unix_path;
+        absent &= !listen::unix_path;
     }
+    draft.record().header.absent = absent;
     draft.emit(word);
 }

@@ -22,41 +22,43 @@ const LISTEN: i32 = 10;
 pub const CLOSING: i32 = 11;
 const NEW_SYN_RECV: i32 = 12;
 
-/// Also runs in interrupts: the current process is the socket's only at `SYN_SENT`.
+/// For `connect`: the outcome of attempts. Also runs in interrupts: the current process is the
+/// socket's only at `SYN_SENT`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn set_state(ctx: BtfTracePointContext) -> i32 {
+fn connect_state(ctx: BtfTracePointContext) -> i32 {
+    let (sock, new) = (Sock(ctx.arg::<Pointer>(0)), ctx.arg::<i32>(2));
+    if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
+        return 0;
+    }
+    let word = map::wanted(connect::KIND);
+    if word == 0 || sock.protocol() != protocol::TCP {
+        return 0;
+    }
+    match new {
+        SYN_SENT => attempt::started(sock),
+        ESTABLISHED => attempt::settled(word, sock, true, 0),
+        _ => attempt::settled(word, sock, false, sock::sk_err.read(sock.0).unwrap_or(0)),
+    }
+    0
+}
+
+/// For `tcp_close`: the life of connections.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn close_state(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock(ctx.arg::<Pointer>(0));
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
         return 0;
     }
-    let (connect_word, close_word) = (map::wanted(connect::KIND), map::wanted(tcp_close::KIND));
-    if connect_word | close_word == 0 || sock.protocol() != protocol::TCP {
+    let word = map::wanted(tcp_close::KIND);
+    if word == 0 || sock.protocol() != protocol::TCP {
         return 0;
     }
-    match new {
-        SYN_SENT => {
-            if connect_word != 0 {
-                attempt::started(sock);
-            }
-            if close_word != 0 {
-                connection::started(sock);
-            }
-        }
-        ESTABLISHED => {
-            attempt::settled(connect_word, sock, true, 0);
-            if close_word != 0 {
-                connection::established(sock);
-            }
-        }
-        _ => {
-            attempt::settled(connect_word, sock, false, sock::sk_err.read(sock.0).unwrap_or(0));
-            match old {
-                CLOSE | SYN_SENT | LISTEN | SYN_RECV | NEW_SYN_RECV => connection::forget(sock),
-                _ if close_word != 0 => connection::closed(close_word, sock, old),
-                _ => connection::forget(sock),
-            }
-        }
+    match (old, new) {
+        (_, SYN_SENT) => connection::started(sock),
+        (_, ESTABLISHED) => connection::established(sock),
+        (CLOSE | SYN_SENT | LISTEN | SYN_RECV | NEW_SYN_RECV, _) => connection::forget(sock),
+        _ => connection::closed(word, sock, old),
     }
     0
 }

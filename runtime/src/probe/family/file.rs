@@ -1,0 +1,26 @@
+//! open, unlink, rename.
+
+use tipstaff_events::catalogue::{open, rename, unlink};
+
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT};
+
+const fn called(program: &'static str, slot: u32) -> Hook<'static> {
+    Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
+}
+
+pub(in super::super) static FAMILY: Family = Family {
+    object: "file",
+    parts: &[Part {
+        kinds: &[open::KIND, unlink::KIND, rename::KIND],
+        without: None,
+        ladder: &[Rung {
+            hooks: &[
+                called("open_call", 0),
+                called("unlink_call", 1),
+                called("rename_call", 2),
+                Hook { program: "file", at: SYS_EXIT },
+            ],
+            lacks: None,
+        }],
+    }],
+};

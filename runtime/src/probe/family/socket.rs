@@ -1,0 +1,52 @@
+//! connect, accept, listen, `tcp_close`.
+
+use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
+
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT};
+
+/// Changes of a socket's state (Linux 4.16).
+const SET_STATE: At<'static> = At::Typed {
+    name: "inet_sock_set_state",
+    passes: &["const struct sock *", "const int", "const int"],
+};
+
+const fn called(program: &'static str, slot: u32) -> Hook<'static> {
+    Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
+}
+
+pub(in super::super) static FAMILY: Family = Family {
+    object: "socket",
+    parts: &[
+        // Before the calls: an attempt whose start was not seen has no outcome.
+        Part {
+            kinds: &[connect::KIND],
+            without: Some("the outcome of a non-blocking attempt is pending"),
+            ladder: &[Rung {
+                hooks: &[Hook { program: "connect_state", at: SET_STATE }],
+                lacks: None,
+            }],
+        },
+        Part {
+            kinds: &[tcp_close::KIND],
+            without: None,
+            ladder: &[Rung {
+                hooks: &[Hook { program: "close_state", at: SET_STATE }],
+                lacks: None,
+            }],
+        },
+        // Who accepts a connection is also of interest to tcp_close.
+        Part {
+            kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
+            without: None,
+            ladder: &[Rung {
+                hooks: &[
+                    called("connect_call", 0),
+                    called("accept_call", 1),
+                    called("listen_call", 2),
+                    Hook { program: "socket", at: SYS_EXIT },
+                ],
+                lacks: None,
+            }],
+        },
+    ],
+};
