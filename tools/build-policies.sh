@@ -1,10 +1,17 @@
 #!/bin/bash
-# Builds each shipped policy to target/policies/NAME.wasm.
+# Builds each shipped policy to target/policies/NAME.wasm; with `tests`, those of the tests to
+# target/policies/tests/NAME.wasm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/toolchain.sh
 
-names=$(cd policies && ls -d */ | tr -d /)
+case ${1:-} in
+"") from=policies to=target/policies ;;
+tests) from=tests/policies to=target/policies/tests ;;
+*) echo "usage: $0 [tests]" >&2; exit 2 ;;
+esac
+
+names=$(basename -a "$from"/*/)
 args=()
 for name in $names; do args+=(-p "$name"); done
 if has_wasm_target; then
@@ -15,9 +22,9 @@ else
         RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo build --quiet --profile policy \
         --target wasm32-unknown-unknown -Z build-std=std,panic_abort "${args[@]}"
 fi
-mkdir -p target/policies
+mkdir -p "$to"
 for name in $names; do
     # Renamed in, so that an agent that watches this directory never sees half a file.
-    cp "target/wasm32-unknown-unknown/policy/${name//-/_}.wasm" "target/policies/.$name.new"
-    mv "target/policies/.$name.new" "target/policies/$name.wasm"
+    cp "target/wasm32-unknown-unknown/policy/${name//-/_}.wasm" "$to/.$name.new"
+    mv "$to/.$name.new" "$to/$name.wasm"
 done
