@@ -181,3 +181,10 @@ pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The path of a policy of the tests, built by `tools/build-policies.sh tests`.
+pub fn fixture(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/tests/{name}.wasm"));
+    assert!(path.exists(), "{} is missing: run `tools/build-policies.sh tests`", path.display());
+    path
+}

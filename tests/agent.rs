@@ -1,0 +1,285 @@
+//! The agent on the running kernel: policies come and go while events flow, and every event is
+//! accounted for.
+
+mod support;
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use support::{Tipstaff, can_probe, fixture, scrape, series, shipped, until};
+use tempfile::TempDir;
+
+/// A running agent with a policy directory and a port for metrics.
+struct Agent {
+    tipstaff: Tipstaff,
+    policies: PathBuf,
+    metrics: String,
+    _directory: TempDir,
+}
+
+impl Agent {
+    /// Starts one with these policies, and these lines in its configuration.
+    fn start(policies: &[&Path], configuration: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let folder = directory.path().join("policies");
+        fs::create_dir(&folder).expect("a folder");
+        for policy in policies {
+            fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
+        }
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let metrics = format!("127.0.0.1:{port}");
+        let file = directory.path().join("tipstaff.toml");
+        let text = format!(
+            "[agent]\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{configuration}",
+            folder.display().to_string(),
+            directory.path().join("cache").display().to_string(),
+        );
+        fs::write(&file, text).expect("written");
+        let tipstaff = Tipstaff::ready(&["run", "--format", "json", "--config", &file.display().to_string()]);
+        Self { tipstaff, policies: folder, metrics, _directory: directory }
+    }
+
+    fn value(&self, name: &str, labels: &[&str]) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole")]
+        let value = series(&scrape(&self.metrics), name, labels).unwrap_or(0.0) as u64;
+        value
+    }
+
+    fn drop_in(&self, policy: &Path) {
+        let name = policy.file_name().expect("a file");
+        let partial = self.policies.join(".partial");
+        fs::copy(policy, &partial).expect("copied");
+        fs::rename(partial, self.policies.join(name)).expect("renamed");
+    }
+
+    fn remove(&self, policy: &Path) {
+        fs::remove_file(self.policies.join(policy.file_name().expect("a file"))).expect("removed");
+    }
+}
+
+/// Removes the files /tally/0 to /tally/N-1, which do not exist, as fast as it can.
+fn tally_load(count: u64) -> JoinHandle<Duration> {
+    let run = move || {
+        let start = Instant::now();
+        for number in 0..count {
+            fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
+        }
+        start.elapsed()
+    };
+    thread::Builder::new().name("tally-load".into()).spawn(run).expect("a thread")
+}
+
+/// Waits until all of a load is accounted for, and checks that nothing is missing or doubled.
+fn check_tally(agent: &Agent, count: u64) {
+    let (events, lost) = until("all of the load is delivered or counted as lost", || {
+        let seen = scrape(&agent.metrics);
+        let events = series(&seen, "tally_events_total", &[])?;
+        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0.0);
+        (events + lost >= count as f64).then_some((events, lost))
+    });
+    assert_eq!(events + lost, count as f64, "{events} events and {lost} lost are not {count}");
+    if lost == 0.0 {
+        assert_eq!(agent.value("tally_sum_total", &[]), count * (count - 1) / 2);
+    }
+}
+
+#[test]
+fn a_policy_that_is_dropped_in_is_running_within_two_seconds() {
+    if !can_probe("a_policy_that_is_dropped_in_is_running_within_two_seconds") {
+        return;
+    }
+    let agent = Agent::start(&[], "");
+    let began = Instant::now();
+    agent.drop_in(&shipped("exec-audit"));
+    until("exec_total of /usr/bin/env", || {
+        Command::new("/usr/bin/env").arg("true").output().expect("runs");
+        (agent.value("exec_total", &[r#"exe="/usr/bin/env""#, r#"policy="exec-audit""#]) > 0).then_some(())
+    });
+    // Compiling included. The machine may be busy: what counts is that nothing waits for a timer.
+    assert!(began.elapsed() < Duration::from_secs(10), "took {:?}", began.elapsed());
+}
+
+#[test]
+fn each_execution_is_counted_once_while_unrelated_load_runs() {
+    if !can_probe("each_execution_is_counted_once_while_unrelated_load_runs") {
+        return;
+    }
+    let agent = Agent::start(&[&shipped("exec-audit")], "");
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("a program\nwith \u{1b}[31m");
+    fs::copy("/bin/true", &program).expect("copied");
+    let load = tally_load(200_000);
+    for _ in 0..200 {
+        assert!(Command::new(&program).status().expect("runs").success());
+    }
+    load.join().expect("the load ends");
+    let label = format!("{}", directory.path().join(r"a program\nwith ").display());
+    until("200 executions", || (agent.value("exec_total", &[&label]) >= 200).then_some(()));
+    assert_eq!(agent.value("exec_total", &[&label]), 200);
+    // What a policy says never reaches a terminal raw.
+    let (output, code) = agent.tipstaff.stop();
+    assert_eq!(code, 0);
+    assert!(output.iter().all(|line| !line.contains('\u{1b}')));
+}
+
+#[test]
+fn adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_another() {
+    if !can_probe("adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_another") {
+        return;
+    }
+    let agent = Agent::start(&[&fixture("tally")], "");
+    let more = fixture("tally-more");
+    let running = |wanted: u64| {
+        until("the second policy comes and goes", || {
+            (agent.value("tipstaff_policies", &[r#"state="running""#]) == wanted).then_some(())
+        });
+    };
+    let mut produced = 0;
+    let mut load = None;
+    for _ in 0..50 {
+        // Events flow all the time: the next part of the load follows at once.
+        if load.as_ref().is_none_or(JoinHandle::is_finished) {
+            produced += 1;
+            load = Some(tally_load(100_000));
+        }
+        agent.drop_in(&more);
+        running(2);
+        agent.remove(&more);
+        running(1);
+    }
+    load.expect("a load").join().expect("the load ends");
+    let each = 100_000_u64;
+    let (events, lost) = until("all is accounted for", || {
+        let seen = scrape(&agent.metrics);
+        let events = series(&seen, "tally_events_total", &[])?;
+        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0.0);
+        (events + lost >= (produced * each) as f64).then_some((events, lost))
+    });
+    assert_eq!((events, lost), ((produced * each) as f64, 0.0));
+    assert_eq!(agent.value("tally_sum_total", &[]), produced * (each * (each - 1) / 2));
+}
+
+#[test]
+fn what_overflows_the_ring_is_counted_exactly() {
+    if !can_probe("what_overflows_the_ring_is_counted_exactly") {
+        return;
+    }
+    let agent = Agent::start(&[&fixture("tally")], "");
+    // Nobody drains the ring, and more is produced than it holds.
+    agent.tipstaff.signal(Signal::STOP);
+    tally_load(300_000).join().expect("the load ends");
+    agent.tipstaff.signal(Signal::CONT);
+    check_tally(&agent, 300_000);
+    let lost = agent.value("tally_lost_total", &[]);
+    assert!(lost > 0, "the load must be larger than the ring");
+    let counted = agent.value("tipstaff_events_lost_total", &[r#"kind="unlink""#, r#"cause="ring_full""#]);
+    assert_eq!(counted, lost);
+}
+
+#[test]
+fn a_shutdown_delivers_what_is_in_the_rings_and_batches() {
+    if !can_probe("a_shutdown_delivers_what_is_in_the_rings_and_batches") {
+        return;
+    }
+    let agent = Agent::start(&[&fixture("tally")], "");
+    tally_load(20_000).join().expect("the load ends");
+    let (output, code) = agent.tipstaff.stop();
+    assert_eq!(code, 0);
+    let line = output.iter().find(|line| line.contains("tally_events_total")).expect("a last word on metrics");
+    assert!(line.contains("20000"), "{line}");
+}
+
+#[test]
+fn a_file_that_is_no_policy_is_named_and_the_rest_goes_on() {
+    if !can_probe("a_file_that_is_no_policy_is_named_and_the_rest_goes_on") {
+        return;
+    }
+    let mut agent = Agent::start(&[&fixture("tally")], "");
+    let good = fs::read(fixture("tally-more")).expect("readable");
+    let bad: &[(&str, &[u8])] = &[
+        ("empty.wasm", b""),
+        ("truncated.wasm", &good[..good.len() / 2]),
+        ("text.wasm", b"# a text file\nthat someone renamed\n"),
+        ("bare.wasm", b"\0asm\x01\0\0\0"),
+        ("duplicate.wasm", &fs::read(fixture("tally")).expect("readable")),
+    ];
+    for (name, bytes) in bad {
+        fs::write(agent.policies.join(name), bytes).expect("written");
+        let line = agent.tipstaff.wait_for_log(name);
+        assert!(line.contains("error") || line.contains("warning"), "{line}");
+    }
+    // A file that others may write decides nothing.
+    let open = agent.policies.join("open.wasm");
+    fs::write(&open, &good).expect("written");
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("changed");
+    assert!(agent.tipstaff.wait_for_log("open.wasm").contains("chmod"));
+    tally_load(1_000).join().expect("the load ends");
+    check_tally(&agent, 1_000);
+    assert_eq!(agent.value("tipstaff_policies", &[r#"state="running""#]), 1);
+}
+
+#[test]
+fn a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole() {
+    if !can_probe("a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole") {
+        return;
+    }
+    use std::io::Write as _;
+    let agent = Agent::start(&[], "");
+    let bytes = fs::read(fixture("tally")).expect("readable");
+    let mut file = fs::File::create(agent.policies.join("tally.wasm")).expect("created");
+    for piece in bytes.chunks(bytes.len() / 5) {
+        file.write_all(piece).expect("written");
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop(file);
+    until("the policy runs", || {
+        (agent.value("tipstaff_policies", &[r#"state="running""#]) == 1).then_some(())
+    });
+    assert!(agent.tipstaff.log.iter().all(|line| !line.contains("error")), "{:?}", agent.tipstaff.log);
+}
+
+#[test]
+fn a_busy_metrics_port_is_a_named_error() {
+    if !can_probe("a_busy_metrics_port_is_a_named_error") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let policies = directory.path().display().to_string();
+    let mut tipstaff = Tipstaff::spawn(&["run", "--policies", &policies, "--metrics", &address]);
+    let (_, code) = tipstaff.wait();
+    assert_ne!(code, 0);
+    let log = tipstaff.log.join("\n");
+    assert!(log.contains(&address) && log.contains("in use"), "{log}");
+}
+
+#[test]
+fn a_tracepoint_from_the_configuration_is_a_kind_of_its_own() {
+    if !can_probe("a_tracepoint_from_the_configuration_is_a_kind_of_its_own") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("tipstaff.toml");
+    let text = "[[probe]]\nname = \"run\"\nattach = \"tracepoint:sched:sched_process_exec\"\n";
+    fs::write(&file, text).expect("written");
+    let program = directory.path().join("unusual-name");
+    fs::copy("/bin/true", &program).expect("copied");
+    let mut events =
+        Tipstaff::ready(&["events", "run", "--format", "json", "--config", &file.display().to_string()]);
+    let mut child = Command::new(&program).spawn().expect("runs");
+    let line = events.wait_for_output("unusual-name");
+    let event: serde_json::Value = serde_json::from_str(&line).expect("an object");
+    assert_eq!(event["kind"], "run");
+    assert_eq!(event["filename"], program.display().to_string());
+    // The tracepoint has a field `pid` of its own; the kinds' common one is the same here.
+    assert_eq!(event["pid"], child.id());
+    child.wait().expect("ends");
+}
