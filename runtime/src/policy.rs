@@ -43,5 +43,5 @@ pub use file::Digest;
 pub use host::Outcome;
 pub use limits::Limits;
 pub use load::{Compiler, Configured, Loaded};
-pub use pool::{Pool, Running};
+pub use pool::{Held, Pool, Running};
 pub use slot::Life;

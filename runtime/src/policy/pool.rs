@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use super::{
     counts::{Counts, Numbers},
     slot::{Life, Slot},
 };
-use crate::{manifest::Manifest, queue::Queue};
+use crate::{manifest::Manifest, outcome::PolicyMetrics, queue::Queue};
 
 /// A slot has nothing to do and is in no queue.
 const IDLE: u8 = 0;
@@ -76,12 +77,17 @@ impl Pool {
         Ok(Self { shared, workers, outcome })
     }
 
-    /// Runs a policy, whose metrics become visible. An earlier generation of it must have been
-    /// stopped. Fails if another policy took the name of one of its metrics in the meantime.
+    /// Runs a policy, whose metrics become visible. There must be no earlier generation of it: use
+    /// [`Pool::hold`] to replace one.
     pub fn start(&self, configured: Configured) -> Result<Running, LoadError> {
-        if let Err(error) = configured.outcome.metrics.commit() {
-            return Err(LoadError { path: configured.path, reason: error.into() });
-        }
+        self.hold(configured).start()
+    }
+
+    /// Makes the queue of a policy, which takes batches already, but runs it only when told to: when
+    /// the generation before it has ended.
+    #[must_use]
+    pub fn hold(&self, configured: Configured) -> Held {
+        let (path, metrics) = (configured.path.clone(), configured.outcome.metrics.clone());
         let manifest = configured.manifest.clone();
         let counts = Counts::new(&self.outcome.counts, &manifest);
         let slot = Arc::new_cyclic(|slot: &Weak<Slot>| {
@@ -94,9 +100,37 @@ impl Pool {
             let queue = Arc::new(Queue::new(configured.limits.queue, ready));
             Slot::new(configured, queue, counts)
         });
+        // As if it waited for its turn already, so that a batch does not give it one.
+        slot.turn.store(WAITS, Ordering::Release);
+        Held { running: Running { slot, shared: Arc::clone(&self.shared), manifest }, path, metrics }
+    }
+}
+
+/// A policy that takes batches but does not run yet. Dropped, it never does.
+pub struct Held {
+    running: Running,
+    path: PathBuf,
+    metrics: PolicyMetrics,
+}
+
+impl Held {
+    /// Where batches go in.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<Queue> {
+        self.running.queue()
+    }
+
+    /// Runs it: its metrics become visible and go on from where those of the generation before it
+    /// ended. Fails if another policy took the name of one of them in the meantime.
+    pub fn start(self) -> Result<Running, LoadError> {
+        let Self { running, path, metrics } = self;
+        if let Err(error) = metrics.commit() {
+            return Err(LoadError { path, reason: error.into() });
+        }
         // The first turn sets the timer for the first tick.
-        self.shared.schedule(&slot);
-        Ok(Running { slot, shared: Arc::clone(&self.shared), manifest })
+        running.shared.lock().runnable.push_back(Arc::clone(&running.slot));
+        running.shared.changed.notify_one();
+        Ok(running)
     }
 }
 

@@ -1,0 +1,206 @@
+//! The agent: puts probes, reader and policies together, and does what it is told.
+//!
+//! One thread, the one that calls [`Agent::run`], does what takes its time and must not be done on
+//! the reader or on tokio's threads: it attaches and detaches probes, configures policies, and lets
+//! them join and leave the reader. What it is told comes as [`Order`]s. Files are read and compiled
+//! by the threads of the [`loader`], so that one that takes long holds nobody up.
+
+mod loader;
+mod lock;
+mod policies;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, after, never, select, tick};
+
+use crate::{
+    config::{Attach, Config},
+    kind::Kinds,
+    outcome::{AgentMetrics, Alerts, Metrics},
+    policy::{Compiler, LoadError, Outcome, Pool, Workshop},
+    probe::{ProbeError, Probes, RingSizes},
+    reader::Reader,
+    source::Rings,
+    trust::{Trust, TrustError},
+};
+
+pub use lock::{Lock, LockError};
+
+use loader::{Answer, Loader};
+use policies::Policies;
+
+/// The states of policies are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What the agent is told.
+#[derive(Debug)]
+pub enum Order {
+    /// These files of policies are new, changed, or gone.
+    Files(Vec<PathBuf>),
+    /// This is the configuration now.
+    Configuration(Box<Config>),
+    /// The end.
+    Stop,
+}
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The probes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// A `[[probe]]` of the configuration.
+    #[error("{file}:{line}: probe `{name}`: {source}")]
+    OwnProbe {
+        /// The configuration file.
+        file: String,
+        /// Line of the probe.
+        line: usize,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: ProbeError,
+    },
+    /// The directory for compiled policies.
+    #[error("the directory for compiled policies (`cache_dir` under [agent]): {0}")]
+    Cache(#[from] TrustError),
+    /// The engine for policies.
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+    /// A thread or a descriptor.
+    #[error("cannot start the agent's threads: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// See the module's documentation.
+pub struct Agent {
+    config: Config,
+    policies: Policies,
+    loader: Loader,
+    answers: Receiver<Answer>,
+    metrics: Metrics,
+}
+
+impl Agent {
+    /// Opens the probes and starts the threads. Loads no policy, and attaches nothing.
+    pub fn start(
+        config: Config,
+        counts: Arc<AgentMetrics>,
+        metrics: Metrics,
+        alerts: Alerts,
+    ) -> Result<Self, StartError> {
+        let mut probes = Probes::open(RingSizes::default())?;
+        let kinds = own_kinds(&config, &mut probes)?;
+        let reader = Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&counts), Vec::new())?;
+        let cache = &config.agent.cache_dir;
+        Trust::observe().directory(cache)?;
+        // Not by its path: the file may be another one when the first policy comes.
+        let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
+        let outcome = Outcome { metrics: metrics.clone(), alerts, counts };
+        let pool = Pool::new(Pool::default_workers(), outcome.clone())?;
+        let (loader, answers) = Loader::start(&compiler)?;
+        let policies = Policies::new(kinds, probes, reader, pool, outcome);
+        Ok(Self { config, policies, loader, answers, metrics })
+    }
+
+    /// The kinds of this agent.
+    #[must_use]
+    pub fn kinds(&self) -> &Kinds {
+        self.policies.kinds()
+    }
+
+    /// Obeys until it is told to stop or until that time, then delivers everything that was seen
+    /// and ends all policies. `ready` is called once, when what the first order named runs or was
+    /// refused, with the number of policies that run.
+    pub fn run(
+        mut self,
+        orders: &Receiver<Order>,
+        until: Option<Instant>,
+        mut ready: impl FnMut(usize),
+    ) {
+        let end = until.map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
+        let (look, sweep) = (tick(LOOK_EVERY), tick(self.metrics.sweep_every()));
+        let mut is_ready = false;
+        loop {
+            select! {
+                recv(orders) -> order => match order {
+                    Ok(Order::Files(paths)) => self.loader.load(paths),
+                    Ok(Order::Configuration(config)) => self.reconfigure(*config),
+                    Ok(Order::Stop) | Err(_) => break,
+                },
+                recv(self.answers) -> answer => if let Ok(answer) = answer {
+                    self.take(answer);
+                },
+                recv(look) -> _ => self.policies.look(),
+                recv(sweep) -> _ => self.metrics.sweep(),
+                recv(end) -> _ => break,
+            }
+            if !is_ready && self.loader.was_asked() && self.loader.is_idle() {
+                is_ready = true;
+                self.policies.look();
+                ready(self.policies.running());
+            }
+        }
+        self.policies.stop();
+    }
+
+    fn take(&mut self, answer: Answer) {
+        let Some((path, result)) = self.loader.take(answer) else { return };
+        match result {
+            Ok(Some(loaded)) => self.policies.admit(loaded, &self.config),
+            Ok(None) => {
+                let waiting = self.policies.file_is_gone(&path);
+                self.loader.load(waiting);
+            }
+            Err(error) => self.policies.refuse(path, &error),
+        }
+    }
+
+    /// Takes over what can change while the agent runs.
+    fn reconfigure(&mut self, new: Config) {
+        let old = &self.config;
+        let fixed = [
+            ("agent.name", old.agent.name != new.agent.name),
+            ("agent.policies", old.agent.policies != new.agent.policies),
+            ("agent.cache_dir", old.agent.cache_dir != new.agent.cache_dir),
+            ("metrics", old.metrics != new.metrics),
+            ("probe", old.probes.iter().map(|probe| (&probe.name, &probe.attach)).ne(new.probes.iter().map(|probe| (&probe.name, &probe.attach)))),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(key, "this key takes effect when the agent is started again");
+        }
+        self.config = Config {
+            agent: crate::config::Agent { mode: new.agent.mode, latency: new.agent.latency, ..self.config.agent.clone() },
+            metrics: self.config.metrics,
+            probes: self.config.probes.clone(),
+            ..new
+        };
+        self.policies.reconfigure(&self.config);
+        // What was refused may be accepted now.
+        self.loader.load(self.policies.take_refused());
+        tracing::info!("configuration taken over");
+    }
+}
+
+/// The built-in kinds, and those of the configuration.
+fn own_kinds(config: &Config, probes: &mut Probes) -> Result<Kinds, StartError> {
+    let mut own = Vec::new();
+    for probe in &config.probes {
+        let Attach::Tracepoint { category, name } = &probe.attach;
+        let kind = probes.tracepoint(&format!("{category}:{name}"), &probe.name).map_err(|source| {
+            StartError::OwnProbe {
+                file: config.file.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string(),
+                line: probe.line,
+                name: probe.name.clone(),
+                source,
+            }
+        })?;
+        own.push(kind);
+    }
+    Ok(Kinds::with(own))
+}
