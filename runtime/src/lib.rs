@@ -16,6 +16,7 @@
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod batch;
 pub mod clock;
 pub mod config;

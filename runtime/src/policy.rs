@@ -39,7 +39,7 @@ mod ticker;
 pub use compile::Workshop;
 pub use counts::Numbers;
 pub use error::{CallError, LoadError, Reason, Refusal};
-pub use file::Digest;
+pub use file::{Digest, MAX_FILE};
 pub use host::Outcome;
 pub use limits::Limits;
 pub use load::{Compiler, Configured, Loaded};

@@ -10,7 +10,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
-    policy::{Compiler, LoadError, Loaded, file::MAX_FILE},
+    policy::{Compiler, LoadError, Loaded, MAX_FILE},
     trust::{Trust, TrustError},
 };
 
@@ -47,8 +47,11 @@ impl Loader {
         let (requests, requested) = unbounded();
         let (answers, answered) = unbounded();
         for number in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let (compiler, requested, answers): (Compiler, Receiver<(PathBuf, u64)>, Sender<Answer>) =
-                (compiler.clone(), requested.clone(), answers.clone());
+            let (compiler, requested, answers): (
+                Compiler,
+                Receiver<(PathBuf, u64)>,
+                Sender<Answer>,
+            ) = (compiler.clone(), requested.clone(), answers.clone());
             thread::Builder::new().name(format!("loader-{number}")).spawn(move || {
                 for (path, number) in requested {
                     let result = load(&compiler, &path);

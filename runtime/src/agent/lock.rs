@@ -18,7 +18,9 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another one has it.
-    #[error("an agent named `{name}` runs already (pid {pid}): stop it, or give this one another --name")]
+    #[error(
+        "an agent named `{name}` runs already (pid {pid}): stop it, or give this one another --name"
+    )]
     Taken {
         /// The name.
         name: String,
@@ -39,7 +41,8 @@ impl Lock {
     /// Takes the lock of that name in `directory`, which is made if it is missing.
     pub fn take(directory: &Path, name: &str) -> Result<Self, LockError> {
         let path = directory.join(format!("{name}.lock"));
-        let mut file = open(directory, &path).map_err(|source| LockError::Io { path: path.clone(), source })?;
+        let mut file = open(directory, &path)
+            .map_err(|source| LockError::Io { path: path.clone(), source })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -75,7 +78,10 @@ mod tests {
         let below = directory.path().join("run");
         let first = Lock::take(&below, "a").unwrap();
         let second = Lock::take(&below, "a").err().unwrap().to_string();
-        assert!(second.contains(&format!("`a` runs already (pid {})", std::process::id())), "{second}");
+        assert!(
+            second.contains(&format!("`a` runs already (pid {})", std::process::id())),
+            "{second}"
+        );
         let _other = Lock::take(&below, "b").unwrap();
         drop(first);
         assert!(Lock::take(&below, "a").is_ok());

@@ -123,7 +123,8 @@ impl Agent {
         until: Option<Instant>,
         mut ready: impl FnMut(usize),
     ) {
-        let end = until.map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
+        let end = until
+            .map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
         let (look, sweep) = (tick(LOOK_EVERY), tick(self.metrics.sweep_every()));
         let mut is_ready = false;
         loop {
@@ -169,13 +170,23 @@ impl Agent {
             ("agent.policies", old.agent.policies != new.agent.policies),
             ("agent.cache_dir", old.agent.cache_dir != new.agent.cache_dir),
             ("metrics", old.metrics != new.metrics),
-            ("probe", old.probes.iter().map(|probe| (&probe.name, &probe.attach)).ne(new.probes.iter().map(|probe| (&probe.name, &probe.attach)))),
+            (
+                "probe",
+                old.probes
+                    .iter()
+                    .map(|probe| (&probe.name, &probe.attach))
+                    .ne(new.probes.iter().map(|probe| (&probe.name, &probe.attach))),
+            ),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "this key takes effect when the agent is started again");
         }
         self.config = Config {
-            agent: crate::config::Agent { mode: new.agent.mode, latency: new.agent.latency, ..self.config.agent.clone() },
+            agent: crate::config::Agent {
+                mode: new.agent.mode,
+                latency: new.agent.latency,
+                ..self.config.agent.clone()
+            },
             metrics: self.config.metrics,
             probes: self.config.probes.clone(),
             ..new
@@ -192,14 +203,20 @@ fn own_kinds(config: &Config, probes: &mut Probes) -> Result<Kinds, StartError> 
     let mut own = Vec::new();
     for probe in &config.probes {
         let Attach::Tracepoint { category, name } = &probe.attach;
-        let kind = probes.tracepoint(&format!("{category}:{name}"), &probe.name).map_err(|source| {
-            StartError::OwnProbe {
-                file: config.file.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string(),
-                line: probe.line,
-                name: probe.name.clone(),
-                source,
-            }
-        })?;
+        let kind =
+            probes.tracepoint(&format!("{category}:{name}"), &probe.name).map_err(|source| {
+                StartError::OwnProbe {
+                    file: config
+                        .file
+                        .as_deref()
+                        .unwrap_or_else(|| "".as_ref())
+                        .display()
+                        .to_string(),
+                    line: probe.line,
+                    name: probe.name.clone(),
+                    source,
+                }
+            })?;
         own.push(kind);
     }
     Ok(Kinds::with(own))

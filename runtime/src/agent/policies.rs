@@ -28,9 +28,13 @@ const LAST_BATCHES: Duration = Duration::from_secs(2);
 /// Why a policy does not run, or why an earlier generation of it goes on.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("{path}: there is a policy `{name}` already, from {other}: rename one of them, or remove {other} to put this one in its place")]
+    #[error(
+        "{path}: there is a policy `{name}` already, from {other}: rename one of them, or remove {other} to put this one in its place"
+    )]
     Duplicate { path: String, name: String, other: String },
-    #[error("{path}: its digest is {found}, but [policy.{name}] allows only {allowed}: add it there if you trust the file")]
+    #[error(
+        "{path}: its digest is {found}, but [policy.{name}] allows only {allowed}: add it there if you trust the file"
+    )]
     Digest { path: String, name: String, found: Digest, allowed: String },
     #[error("{path}: {problems}")]
     Settings { path: String, problems: Problems },
@@ -217,7 +221,10 @@ impl Policies {
                     other: shown(&active.loaded.path),
                 });
             }
-            if active.loaded.digest == loaded.digest && active.section == section && active.latency == config.agent.latency {
+            if active.loaded.digest == loaded.digest
+                && active.section == section
+                && active.latency == config.agent.latency
+            {
                 return Ok(());
             }
         }
@@ -230,7 +237,12 @@ impl Policies {
     }
 
     /// Checks everything that can be checked before something is changed.
-    fn prepare(&self, loaded: Loaded, section: config::Policy, config: &Config) -> Result<Prepared, Refused> {
+    fn prepare(
+        &self,
+        loaded: Loaded,
+        section: config::Policy,
+        config: &Config,
+    ) -> Result<Prepared, Refused> {
         let path = || shown(&loaded.path);
         let name = &loaded.manifest.name;
         if !section.digest.is_empty() && !section.digest.contains(&loaded.digest.to_string()) {
@@ -258,7 +270,9 @@ impl Policies {
     /// Makes the probes deliver what this policy wants, too. Refuses if they cannot.
     fn apply_with(&mut self, prepared: &Prepared) -> Result<(), Refused> {
         let path = || shown(&prepared.loaded.path);
-        let wanted = plan::union(self.active.values().map(|active| &active.plan.wanted).chain([&prepared.plan.wanted]));
+        let wanted = plan::union(
+            self.active.values().map(|active| &active.plan.wanted).chain([&prepared.plan.wanted]),
+        );
         let report = match self.probes.apply(&wanted) {
             Ok(report) => report,
             Err(source) => {
@@ -267,9 +281,16 @@ impl Policies {
             }
         };
         let subscriptions = &prepared.configured.manifest.subscriptions;
-        for bound in prepared.plan.bound().filter(|bound| !subscriptions[usize::from(bound.index)].optional) {
-            if let Some(Coverage::None(reason)) = report.get(&bound.kind).map(|report| &report.coverage) {
-                let kind = self.kinds.get(bound.kind).map_or_else(String::new, |kind| kind.name.to_string());
+        for bound in
+            prepared.plan.bound().filter(|bound| !subscriptions[usize::from(bound.index)].optional)
+        {
+            if let Some(Coverage::None(reason)) =
+                report.get(&bound.kind).map(|report| &report.coverage)
+            {
+                let kind = self
+                    .kinds
+                    .get(bound.kind)
+                    .map_or_else(String::new, |kind| kind.name.to_string());
                 let reason = reason.clone();
                 self.apply();
                 return Err(Refused::Unseen { path: path(), kind, reason });
@@ -294,10 +315,16 @@ impl Policies {
             if self.told.get(id) == Some(seen) {
                 continue;
             }
-            let kind = self.kinds.get(*id).map_or_else(|| id.to_string(), |kind| kind.name.to_string());
+            let kind =
+                self.kinds.get(*id).map_or_else(|| id.to_string(), |kind| kind.name.to_string());
             let hooks = seen.hooks.join(", ");
             for rejected in &seen.rejected {
-                tracing::debug!(kind, hook = rejected.hook, "hook does not work here: {}", rejected.reason);
+                tracing::debug!(
+                    kind,
+                    hook = rejected.hook,
+                    "hook does not work here: {}",
+                    rejected.reason
+                );
             }
             match &seen.coverage {
                 Coverage::Full => tracing::debug!(kind, hooks, "coverage full"),
@@ -311,7 +338,8 @@ impl Policies {
         let Prepared { loaded, section, plan, configured } = prepared;
         let held = self.pool.hold(configured);
         let plan = Arc::new(plan);
-        let subscriber = Subscriber { plan: Arc::clone(&plan), queue: Arc::clone(held.queue()), latency };
+        let subscriber =
+            Subscriber { plan: Arc::clone(&plan), queue: Arc::clone(held.queue()), latency };
         let (member, generation) = if let Some(old) = self.active.remove(name) {
             let member = self.reader.replace(old.member, subscriber);
             end(name, old.running);
@@ -327,8 +355,12 @@ impl Policies {
                 return Err(error.into());
             }
         };
-        let events: Vec<&str> =
-            running.manifest().subscriptions.iter().map(|subscription| subscription.event.as_str()).collect();
+        let events: Vec<&str> = running
+            .manifest()
+            .subscriptions
+            .iter()
+            .map(|subscription| subscription.event.as_str())
+            .collect();
         tracing::info!(
             policy = name,
             version = running.manifest().version,
@@ -361,7 +393,14 @@ fn end(name: &str, running: Running) {
 }
 
 fn limits(limits: &config::Limits) -> Limits {
-    let config::Limits { cpu_per_call, memory, queue, series, alerts_per_minute, log_lines_per_minute } = *limits;
+    let config::Limits {
+        cpu_per_call,
+        memory,
+        queue,
+        series,
+        alerts_per_minute,
+        log_lines_per_minute,
+    } = *limits;
     Limits {
         cpu_per_call,
         memory: usize::try_from(memory).unwrap_or(usize::MAX),

@@ -15,7 +15,7 @@ const MOST_FIELDS: usize = 64;
 const MOST_OPTIONAL: usize = 32;
 
 /// Binds what a policy asks for to what is there. `withheld` names fields that the operator does
-/// not give to it: `FIELD` for every event, or `EVENT.FIELD` for one.
+/// not give to it: `FIELD` for every event, or `EVENT:FIELD` for one.
 pub fn bind(
     policy: &str,
     subscriptions: &[Subscription],
@@ -136,7 +136,7 @@ impl Binding<'_> {
         let line = self
             .withheld
             .iter()
-            .find(|denied| *denied == name || **denied == format!("{}.{name}", kind.name));
+            .find(|denied| *denied == name || **denied == format!("{}:{name}", kind.name));
         match (kind.field(name), line) {
             (Some(field), None) => Ok(Some(field)),
             (Some(_), Some(denied)) => {
@@ -176,7 +176,7 @@ impl Binding<'_> {
         let is_known = |denied: &str| {
             self.kinds.iter().any(|kind| {
                 let own =
-                    denied.strip_prefix(kind.name.as_ref()).and_then(|rest| rest.strip_prefix('.'));
+                    denied.strip_prefix(kind.name.as_ref()).and_then(|rest| rest.strip_prefix(':'));
                 kind.field(denied).is_some() || own.is_some_and(|own| kind.field(own).is_some())
             })
         };

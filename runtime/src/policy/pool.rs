@@ -102,7 +102,11 @@ impl Pool {
         });
         // As if it waited for its turn already, so that a batch does not give it one.
         slot.turn.store(WAITS, Ordering::Release);
-        Held { running: Running { slot, shared: Arc::clone(&self.shared), manifest }, path, metrics }
+        Held {
+            running: Running { slot, shared: Arc::clone(&self.shared), manifest },
+            path,
+            metrics,
+        }
     }
 }
 
