@@ -44,3 +44,4 @@ pub mod source;
 mod sys;
 pub mod trust;
 pub mod waker;
+pub mod watch;

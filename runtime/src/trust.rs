@@ -111,7 +111,7 @@ impl TrustError {
         matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 
-    fn io(path: &Path, action: &'static str, error: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(path: &Path, action: &'static str, error: impl Into<io::Error>) -> Self {
         Self::Io { path: path.to_owned(), action, error: error.into() }
     }
 }
