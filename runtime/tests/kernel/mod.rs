@@ -1,0 +1,243 @@
+//! What tests on the running kernel share.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tipstaff_events::{
+    Field, KINDS, Type,
+    catalogue::COMMON,
+    wire::{Text, URGENT_BIT},
+};
+use tipstaff_runtime::{
+    kind::{From, Kind, Repr},
+    probe::{Coverage, Probes, RingSizes},
+    queue::Cause,
+    source::{Item, Rings, Source as _},
+};
+
+/// One test at a time, so that descriptors and programs can be counted; `None` (said why) where
+/// probes cannot be loaded.
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "kernel tests need root");
+        eprintln!("skipped: loading eBPF programs needs root");
+        return None;
+    }
+    Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A word that asks for every field.
+pub fn all_fields() -> u64 {
+    !URGENT_BIT
+}
+
+/// Probes and what came out of their rings.
+pub struct Session {
+    pub probes: Probes,
+    rings: Rings,
+    events: Vec<Event>,
+}
+
+impl Session {
+    pub fn open(sizes: RingSizes) -> Self {
+        let probes = Probes::open(sizes).unwrap();
+        let rings = Rings::new(&probes).unwrap();
+        Self { probes, rings, events: Vec::new() }
+    }
+
+    /// Wants all fields of these kinds and nothing else, and expects all of their events.
+    pub fn want(&mut self, kinds: &[u16]) {
+        let wanted = kinds.iter().map(|&kind| (kind, all_fields())).collect();
+        for (kind, report) in self.probes.apply(&wanted).unwrap() {
+            assert_eq!(report.coverage, Coverage::Full, "kind {kind}: {report:?}");
+        }
+    }
+
+    pub fn drain(&mut self) {
+        let events = &mut self.events;
+        self.rings.drain(usize::MAX, &mut |item| match item {
+            Item::Record(record) => events.push(Event(record.to_vec())),
+            other => panic!("rings give records only: {other:?}"),
+        });
+    }
+
+    /// All events of a kind so far.
+    pub fn of(&mut self, kind: u16) -> Vec<Event> {
+        self.drain();
+        self.events.iter().filter(|event| event.kind() == kind).cloned().collect()
+    }
+
+    /// What was lost so far.
+    pub fn lost(&mut self) -> Vec<(u16, Cause, u64)> {
+        let mut lost = Vec::new();
+        self.rings.losses(&mut |kind, cause, count| lost.push((kind, cause, count)));
+        lost
+    }
+}
+
+/// A record, read by the catalogue.
+#[derive(Debug, Clone)]
+pub struct Event(Vec<u8>);
+
+impl Event {
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn at<const N: usize>(&self, offset: u16) -> [u8; N] {
+        self.0[usize::from(offset)..][..N].try_into().unwrap()
+    }
+
+    fn kind(&self) -> u16 {
+        u16::from_ne_bytes(self.at(56))
+    }
+
+    fn field(&self, name: &str) -> &'static Field {
+        let own =
+            KINDS.iter().find(|kind| kind.id == self.kind()).map_or(&[][..], |kind| kind.fields);
+        COMMON.iter().chain(own).find(|field| field.name == name).unwrap()
+    }
+
+    pub fn number(&self, name: &str) -> u64 {
+        let field = self.field(name);
+        match field.ty.size() {
+            1 => self.0[usize::from(field.offset)].into(),
+            2 => u16::from_ne_bytes(self.at(field.offset)).into(),
+            4 => u32::from_ne_bytes(self.at(field.offset)).into(),
+            8 => u64::from_ne_bytes(self.at(field.offset)),
+            size => panic!("{name} has {size} bytes"),
+        }
+    }
+
+    fn place(&self, name: &str) -> Text {
+        let field = self.field(name);
+        assert!(matches!(field.ty, Type::Text | Type::List));
+        let [a, b, c, d] = self.at(field.offset);
+        Text { offset: u16::from_ne_bytes([a, b]), length: u16::from_ne_bytes([c, d]) }
+    }
+
+    pub fn text(&self, name: &str) -> &[u8] {
+        let text = self.place(name);
+        &self.0[usize::from(text.offset)..][..usize::from(text.len())]
+    }
+
+    pub fn is_cut(&self, name: &str) -> bool {
+        self.place(name).is_cut()
+    }
+
+    pub fn is_absent(&self, name: &str) -> bool {
+        u32::from_ne_bytes(self.at(60)) & self.field(name).absent != 0
+    }
+
+    /// The bytes of a field of a kind that is known only at run time.
+    pub fn data(&self, kind: &Kind, name: &str) -> &[u8] {
+        let From::Record { offset, repr } = kind.field(name).unwrap().from else {
+            panic!("{name}")
+        };
+        match repr {
+            Repr::Int { size, .. } => &self.0[usize::from(offset)..][..usize::from(size)],
+            Repr::Chars(size) => &self.0[usize::from(offset)..][..usize::from(size)],
+            Repr::DataLoc { base, relative: false } => {
+                let place = u32::from_ne_bytes(self.at(offset));
+                let start = usize::from(base) + (place & 0xffff) as usize;
+                &self.0[start..][..(place >> 16) as usize]
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// A memory cgroup with a limit, gone when dropped.
+pub struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    /// `None` where there is no memory controller that we may use.
+    pub fn new(bytes: u64) -> Option<Self> {
+        let name = format!("tipstaff-test-{}", std::process::id());
+        for (root, file) in
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+        {
+            let group = Path::new(root).join(&name);
+            if fs::create_dir(&group).is_err() {
+                continue;
+            }
+            let limit = Self(group);
+            if fs::write(limit.0.join(file), bytes.to_string()).is_ok() {
+                return Some(limit);
+            }
+        }
+        None
+    }
+
+    pub fn processes(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let end = Instant::now() + Duration::from_secs(2);
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Our descriptors that stand for something in the kernel that probes make, sorted by what it is.
+pub fn bpf_descriptors() -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
+        .filter(|link| link.contains("bpf") || link.contains("perf_event"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Numbers after this key in the fdinfo of our descriptors.
+fn ids(key: &str) -> BTreeSet<u32> {
+    fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .filter(|info| !info.contains("link_type:"))
+        .filter_map(|info| {
+            info.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        })
+        .collect()
+}
+
+pub fn program_ids() -> BTreeSet<u32> {
+    ids("prog_id:")
+}
+
+pub fn map_ids() -> BTreeSet<u32> {
+    ids("map_id:")
+}
+
+/// Waits until the kernel has none of these any more: it frees them after a grace period.
+pub fn assert_gone(programs: &BTreeSet<u32>, maps: &BTreeSet<u32>) {
+    assert!(!programs.is_empty() && !maps.is_empty());
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let here: Vec<u32> = aya::programs::loaded_programs()
+            .filter_map(|program| Some(program.ok()?.id()))
+            .filter(|id| programs.contains(id))
+            .chain(
+                aya::maps::loaded_maps()
+                    .filter_map(|map| Some(map.ok()?.id()))
+                    .filter(|id| maps.contains(id)),
+            )
+            .collect();
+        if here.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "still in the kernel: {here:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
