@@ -33,14 +33,17 @@ fn main() -> Result<(), String> {
     });
     let generated = match built {
         Ok(Ok(objects)) => {
-            let mut entries = String::new();
+            let mut entries = Vec::new();
             for name in &names {
                 let embedded = out.join(format!("{name}.bpf.o"));
                 fs::copy(objects.join(name), &embedded)
                     .map_err(|error| format!("{name}: {error}"))?;
-                entries += &format!("    ({name:?}, aya::include_bytes_aligned!({embedded:?})),\n");
+                entries.push(format!(
+                    "    ({name:?}, aya::include_bytes_aligned!(\"{}\")),\n",
+                    embedded.display()
+                ));
             }
-            module("None", &entries)
+            module("None", &entries.concat())
         }
         Ok(Err(message)) => return Err(message),
         Err(missing) => {

@@ -45,7 +45,7 @@ fn run(command: &mut Command) -> u32 {
 }
 
 /// The only event of that process.
-fn only<'a>(events: &'a [Event], pid: u32) -> &'a Event {
+fn only(events: &[Event], pid: u32) -> &Event {
     let mut of_pid = events.iter().filter(|event| event.number("pid") == u64::from(pid));
     let event = of_pid.next().unwrap_or_else(|| panic!("no event of {pid}"));
     assert!(of_pid.next().is_none(), "more than one event of {pid}");
@@ -259,10 +259,12 @@ fn a_tracepoint_is_a_kind_with_the_values_of_its_record() {
     }
 }
 
+/// Calls in the test of an overflow.
+const CALLS: u64 = 200_000;
+
 #[test]
 fn delivered_and_lost_are_what_was_produced_when_a_ring_overflows() {
     let Some(_guard) = alone() else { return };
-    const CALLS: u64 = 200_000;
     let mut session = Session::open(RingSizes { bulk: 64 << 10, ..RingSizes::default() });
     // A call that nobody else makes.
     let kind =

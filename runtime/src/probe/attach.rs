@@ -223,7 +223,6 @@ fn tracepoint_id(kernel: &Kernel, category: &str, name: &str) -> io::Result<u64>
 const VERIFIER_LINES: usize = 6;
 
 /// What the kernel said, without aya's frame and without most of the verifier's log.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn reason(error: ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {

@@ -50,7 +50,7 @@ struct Type {
     name: usize,
     info: u32,
     /// Size in bytes, or number of the type that this one refers to.
-    size_or_type: u32,
+    size_or_id: u32,
 }
 
 impl Type {
@@ -117,7 +117,7 @@ impl Btf {
             offset = offset.checked_add(12)?.checked_add(ty.extra()?)?;
         }
         let mut named = std::mem::take(&mut btf.named);
-        named.sort_by(|&left, &right| btf.name_of(left).cmp(&btf.name_of(right)));
+        named.sort_by(|&left, &right| btf.name_of(left).cmp(btf.name_of(right)));
         btf.named = named;
         Some(btf)
     }
@@ -154,7 +154,7 @@ impl Btf {
     /// Size of a struct in bytes.
     #[must_use]
     pub fn size(&self, structure: &str) -> Option<u32> {
-        Some(self.named(structure, &[STRUCT, UNION])?.size_or_type)
+        Some(self.named(structure, &[STRUCT, UNION])?.size_or_id)
     }
 
     /// Value of an enumerator.
@@ -171,9 +171,8 @@ impl Btf {
     /// What a tracepoint passes to a raw tracepoint program, as C writes the types.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Vec<String>> {
-        let pointer =
-            self.get(self.named(&format!("btf_trace_{name}"), &[TYPEDEF])?.size_or_type)?;
-        let prototype = self.get(pointer.size_or_type)?;
+        let pointer = self.get(self.named(&format!("btf_trace_{name}"), &[TYPEDEF])?.size_or_id)?;
+        let prototype = self.get(pointer.size_or_id)?;
         if pointer.kind() != POINTER || prototype.kind() != PROTOTYPE {
             return None;
         }
@@ -194,9 +193,9 @@ impl Btf {
         let ty = self.get(id)?;
         let name = String::from_utf8_lossy(self.string(ty.name)?).into_owned();
         Some(match ty.kind() {
-            POINTER => format!("{} *", self.spelled(ty.size_or_type, depth)?).replace("* *", "**"),
-            CONST => format!("const {}", self.spelled(ty.size_or_type, depth)?),
-            VOLATILE | RESTRICT | TYPE_TAG => self.spelled(ty.size_or_type, depth)?,
+            POINTER => format!("{} *", self.spelled(ty.size_or_id, depth)?).replace("* *", "**"),
+            CONST => format!("const {}", self.spelled(ty.size_or_id, depth)?),
+            VOLATILE | RESTRICT | TYPE_TAG => self.spelled(ty.size_or_id, depth)?,
             STRUCT | FORWARD => format!("struct {name}"),
             UNION => format!("union {name}"),
             ENUM | ENUM64 => format!("enum {name}"),
@@ -246,7 +245,7 @@ impl Btf {
             offset,
             name: word(&self.bytes, offset)? as usize,
             info: word(&self.bytes, offset + 4)?,
-            size_or_type: word(&self.bytes, offset + 8)?,
+            size_or_id: word(&self.bytes, offset + 8)?,
         })
     }
 
@@ -284,10 +283,10 @@ mod tests {
             offset
         }
 
-        fn ty(&mut self, name: &str, kind: u32, entries: usize, size_or_type: u32) -> &mut Self {
+        fn ty(&mut self, name: &str, kind: u32, entries: usize, size_or_id: u32) -> &mut Self {
             let name = self.name(name);
             let info = kind << 24 | u32::try_from(entries).unwrap();
-            self.words(&[name, info, size_or_type])
+            self.words(&[name, info, size_or_id])
         }
 
         fn words(&mut self, words: &[u32]) -> &mut Self {
@@ -296,7 +295,10 @@ mod tests {
         }
 
         fn bytes(&self) -> Vec<u8> {
-            let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
+            let (types, strings) = (
+                u32::try_from(self.types.len()).unwrap(),
+                u32::try_from(self.strings.len()).unwrap(),
+            );
             let mut bytes = vec![0x9f, 0xeb, 1, 0];
             for word in [24, 0, types, types, strings] {
                 bytes.extend(u32::to_le_bytes(word));

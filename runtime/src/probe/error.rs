@@ -64,7 +64,7 @@ pub enum ProbeError {
         /// Name of the object.
         object: String,
         /// What aya says.
-        source: aya::EbpfError,
+        source: Box<aya::EbpfError>,
     },
     /// Something is wrong with one of the maps.
     #[error("the eBPF map {map}: {reason}")]

@@ -77,11 +77,11 @@ impl Losses {
     /// program missed counts for each of its kinds, as nobody knows which one it would have been.
     pub fn read(&self, mut each: impl FnMut(u16, Cause, u64)) {
         let misses = self.misses();
-        let mut missed = misses.past.clone();
+        let mut not_run = misses.past.clone();
         for running in misses.running.values() {
             let count = running.misses();
             if count > 0 {
-                running.kinds.iter().for_each(|&kind| *missed.entry(kind).or_default() += count);
+                running.kinds.iter().for_each(|&kind| *not_run.entry(kind).or_default() += count);
             }
         }
         for &kind in &misses.seen {
@@ -89,7 +89,7 @@ impl Losses {
                 let index = u32::from(kind) * u32::from(CAUSES) + u32::from(number);
                 let mut total = self.0.lost.get(&index, 0).unwrap_or(0);
                 if cause == Cause::ProgramMissed {
-                    total += missed.get(&kind).copied().unwrap_or(0);
+                    total += not_run.get(&kind).copied().unwrap_or(0);
                 }
                 if total > 0 {
                     each(kind, cause, total);

@@ -262,7 +262,7 @@ fn with_parts(key: Key, tracepoints: &BTreeMap<u16, Tracepoint>, each: impl FnOn
     match key {
         Key::Family(index) => each(FAMILIES[index].parts),
         Key::Tracepoint(kind) => {
-            tracepoints[&kind].with_part(kind, |part| each(std::slice::from_ref(part)))
+            tracepoints[&kind].with_part(kind, |part| each(std::slice::from_ref(part)));
         }
     }
 }

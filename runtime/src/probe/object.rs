@@ -68,9 +68,10 @@ pub(super) fn load<'a>(
                 // Not every object has what one before it had.
                 loader.override_global(symbol, values.as_slice(), false);
             }
-            let ebpf = loader
-                .load(object.bytes)
-                .map_err(|source| ProbeError::Object { object: object.name.to_owned(), source })?;
+            let ebpf = loader.load(object.bytes).map_err(|source| ProbeError::Object {
+                object: object.name.to_owned(),
+                source: Box::new(source),
+            })?;
             shared.check(&ebpf)?;
             Ok(ebpf)
         })
@@ -83,7 +84,7 @@ fn constants(bytes: &[u8], btf: &Btf) -> HashMap<String, Vec<u32>> {
     file.symbols()
         .filter_map(|symbol| {
             let symbol = symbol.name().ok()?;
-            let value = constant(symbol, btf)?.unwrap_or_else(|| {
+            let value = Constant::named(symbol)?.look_up(btf).unwrap_or_else(|| {
                 tracing::debug!(symbol, "not in this kernel");
                 ABSENT
             });
@@ -92,17 +93,34 @@ fn constants(bytes: &[u8], btf: &Btf) -> HashMap<String, Vec<u32>> {
         .collect()
 }
 
-/// `None` if the symbol is none of ours, `Some(None)` if this kernel does not have it.
-fn constant(symbol: &str, btf: &Btf) -> Option<Option<u32>> {
-    if let Some(structure) = symbol.strip_prefix("SIZE__") {
-        return Some(btf.size(structure));
+/// What a symbol asks for, as `ebpf/probes/src/kernel.rs` names it.
+enum Constant<'a> {
+    Offset { structure: &'a str, member: &'a str },
+    Size { structure: &'a str },
+    Value { enumeration: &'a str, name: &'a str },
+}
+
+impl<'a> Constant<'a> {
+    fn named(symbol: &'a str) -> Option<Self> {
+        let (sort, rest) = symbol.split_once("__")?;
+        match sort {
+            "OFFSET" => {
+                rest.split_once("__").map(|(structure, member)| Self::Offset { structure, member })
+            }
+            "SIZE" => Some(Self::Size { structure: rest }),
+            "VALUE" => {
+                rest.split_once("__").map(|(enumeration, name)| Self::Value { enumeration, name })
+            }
+            _ => None,
+        }
     }
-    let (look_up, name): (fn(&Btf, &str, &str) -> Option<u32>, _) =
-        match (symbol.strip_prefix("OFFSET__"), symbol.strip_prefix("VALUE__")) {
-            (Some(name), _) => (Btf::member_offset, name),
-            (_, Some(name)) => (Btf::enumerator, name),
-            _ => return None,
-        };
-    let (of, what) = name.split_once("__")?;
-    Some(look_up(btf, of, what))
+
+    /// `None` if this kernel does not have it.
+    fn look_up(&self, btf: &Btf) -> Option<u32> {
+        match *self {
+            Self::Offset { structure, member } => btf.member_offset(structure, member),
+            Self::Size { structure } => btf.size(structure),
+            Self::Value { enumeration, name } => btf.enumerator(enumeration, name),
+        }
+    }
 }

@@ -133,10 +133,12 @@ impl Tracepoint {
 
     /// The kind that this tracepoint is.
     pub(super) fn kind(&self, id: u16, name: &str) -> Kind {
-        let mut doc = format!("The tracepoint {}:{}.", self.category, self.name);
-        if !self.left_out.is_empty() {
-            doc += &format!(" Left out: {}.", self.left_out.join(", "));
-        }
+        let left_out = if self.left_out.is_empty() {
+            String::new()
+        } else {
+            format!(" Left out: {}.", self.left_out.join(", "))
+        };
+        let doc = format!("The tracepoint {}:{}.{left_out}", self.category, self.name);
         let fields = self
             .fields
             .iter()
@@ -189,7 +191,7 @@ impl Tracepoint {
     }
 }
 
-/// A line of a `format`: `field:char comm[16];	offset:8;	size:16;	signed:0;`.
+/// A line of a `format`: `char comm[16]; offset:8; size:16; signed:0;`, with tabs between.
 struct Declared<'a> {
     /// Type without the name, an array's length left in place.
     ty: String,

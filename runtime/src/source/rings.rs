@@ -16,7 +16,7 @@ use crate::{
 
 /// The rings, in the order in which they are drained: life, urgent, bulk.
 pub struct Rings {
-    rings: [Ring; 3],
+    in_order: [Ring; 3],
     losses: Losses,
     /// Readable while a record waits in any ring.
     any: OwnedFd,
@@ -27,7 +27,7 @@ impl Rings {
     pub fn new(probes: &Probes) -> Result<Self, ProbeError> {
         let rings = probes.rings()?;
         let any = watch(&rings).map_err(|source| ProbeError::Epoll { source })?;
-        Ok(Self { rings, losses: probes.losses(), any })
+        Ok(Self { in_order: rings, losses: probes.losses(), any })
     }
 }
 
@@ -42,7 +42,7 @@ fn watch(rings: &[Ring]) -> io::Result<OwnedFd> {
 impl Source for Rings {
     fn drain(&mut self, most: usize, each: &mut impl FnMut(Item<'_>)) -> Drained {
         let mut drained = Drained { items: 0, all: true, ended: false };
-        for ring in &mut self.rings {
+        for ring in &mut self.in_order {
             let items = ring.drain(most, |record| each(Item::Record(record)));
             drained.items += items;
             drained.all &= items < most;

@@ -1,4 +1,4 @@
-//! perf_event_open(2): attaching a program to a classic tracepoint whose tracefs is mounted for
+//! `perf_event_open(2)`: attaching a program to a classic tracepoint whose tracefs is mounted for
 //! nobody but us (aya looks for it at its usual place only).
 
 use std::{
