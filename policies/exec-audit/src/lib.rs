@@ -68,17 +68,16 @@ impl On<Exec<'_>> for ExecAudit {
             return;
         };
         self.shells.add([service, exec.path], 1);
-        alert(
-            Severity::Critical,
-            &format!("{service} runs the shell {}: {}", exec.path, exec.args.joined()),
-            &[
-                ("service", service),
-                ("shell", exec.path),
-                ("pid", &exec.pid.to_string()),
-                ("uid", &exec.uid.to_string()),
-                ("container", exec.container.unwrap_or_default()),
-            ],
-        );
+        let (pid, uid) = (exec.pid.to_string(), exec.uid.to_string());
+        let mut labels = vec![
+            ("service", service),
+            ("shell", exec.path),
+            ("pid", pid.as_str()),
+            ("uid", uid.as_str()),
+        ];
+        labels.extend(exec.container.map(|container| ("container", container)));
+        let message = format!("{service} runs the shell {}: {}", exec.path, exec.args.joined());
+        alert(Severity::Critical, &message, &labels);
     }
 }
 
