@@ -4,7 +4,7 @@
 //! child process with limits, which leaves the compiled code in Wasmtime's own cache and the
 //! component beside it. The agent then loads both from there.
 
-pub mod child;
+mod child;
 
 use std::{
     fs::{self, File},
@@ -23,6 +23,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{component, error::Refusal, file::Digest, ticker::Clocked};
+use crate::sys;
+
+pub use child::run as child;
 
 /// Wall time that the child may take.
 const WALL: Duration = Duration::from_mins(1);
@@ -46,6 +49,14 @@ pub enum Workshop {
     Child(PathBuf),
     /// In this process, without limits. For tests, and for files that their user wrote.
     Here,
+}
+
+impl Workshop {
+    /// A child that runs the program of this process, which must have the command `compile`.
+    #[must_use]
+    pub fn this_program() -> Self {
+        Self::Child("/proc/self/exe".into())
+    }
 }
 
 /// A component, and what it said when it was asked to describe itself.
@@ -141,6 +152,7 @@ fn run(program: &Path, cache: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
         (memory("input")?, memory("output")?, memory("errors")?);
     input.write_all(bytes)?;
     input.rewind()?;
+    sys::descriptors::close_on_exec()?;
     let mut child = Command::new(program)
         .args(["compile", "--cache"])
         .arg(cache)

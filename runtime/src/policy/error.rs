@@ -13,8 +13,7 @@ use crate::{escape, manifest::ManifestError, outcome::MetricError};
 pub struct LoadError {
     /// The file.
     pub path: PathBuf,
-    /// Why.
-    #[source]
+    /// Why. Not a source: the message has it already.
     pub reason: Refusal,
 }
 

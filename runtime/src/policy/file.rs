@@ -120,6 +120,32 @@ pub fn sections(bytes: &[u8]) -> Result<Sections, Refusal> {
     Ok(sections)
 }
 
+/// The interfaces that a component imports and exports. Compiles nothing.
+pub fn interfaces(component: &[u8]) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    use wasmparser::{Parser, Payload};
+
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0u32);
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(|error| broken(&error))? {
+            // Only what is outermost counts.
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(|error| broken(&error))?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export.map_err(|error| broken(&error))?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
+}
+
 /// What is wrong with the bytes.
 pub fn broken(error: &wasmparser::BinaryReaderError) -> Refusal {
     let what = if error.message().starts_with("unexpected end") {

@@ -176,7 +176,7 @@ impl Running {
     /// Delivers what waits in the queue for at most this time, ticks a last time, and drops the
     /// instance. Nothing must be put into the queue any more. Returns whether it ended in time.
     #[must_use]
-    pub fn stop(self, bound: Duration) -> bool {
+    pub fn stop(&self, bound: Duration) -> bool {
         let done = self.end(Instant::now() + bound);
         done.recv_timeout(bound + LAST_CALL).is_ok()
     }

@@ -9,8 +9,11 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Configured, counts::Counts, error::Refusal, gap, instance::Instance, load};
-use crate::queue::{Batch, Cause, Delivery, Gap, Queue};
+use super::{Configured, counts::Counts, error::Refusal, instance::Instance, load};
+use crate::{
+    batch::gap_rows,
+    queue::{Batch, Cause, Delivery, Gap, Queue},
+};
 
 /// A turn ends after this time if others wait: long enough for many batches, short enough to be fair.
 const SLICE: Duration = Duration::from_millis(10);
@@ -151,7 +154,7 @@ impl Slot {
         let mut gaps = mem::take(&mut work.lost);
         gaps.extend_from_slice(&delivery.gaps);
         if !gaps.is_empty() {
-            self.call(work, |instance| instance.on_batch(&gap::rows(&gaps)));
+            self.call(work, |instance| instance.on_batch(&gap_rows(&gaps)));
         }
         let batch = &delivery.batch;
         self.call(work, |instance| instance.on_batch(&batch.bytes));

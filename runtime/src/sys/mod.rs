@@ -2,4 +2,5 @@
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 pub mod bpf;
+pub mod descriptors;
 pub mod perf;
