@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{command::check, log::LogArgs};
+use crate::{
+    command::{check, compile, inspect, new, test},
+    log::LogArgs,
+};
 
 /// Watches the kernel through eBPF and feeds decoded events to sandboxed WebAssembly policies
 #[derive(Debug, Parser)]
@@ -31,6 +34,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(check::Args),
+    Inspect(inspect::Args),
+    Test(test::Args),
+    New(new::Args),
+    Compile(compile::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -40,6 +47,10 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Check(args) => check::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::Test(args) => test::run(args),
+            Self::New(args) => new::run(args),
+            Self::Compile(args) => compile::run(args),
             Self::Completions(args) => completions(&args),
             Self::Man(args) => man(&args),
         }

@@ -1,6 +1,10 @@
 //! The commands, one file each: its arguments, and `run`.
 
 pub mod check;
+pub mod compile;
+pub mod inspect;
+pub mod new;
+pub mod test;
 
 use clap::ValueEnum;
 
