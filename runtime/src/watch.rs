@@ -100,7 +100,7 @@ impl Watch {
             Seer { directory: directory.to_owned(), trust, wake: wake.clone(), events: None };
         // First the events, then the files: what comes in between is heard.
         seer.listen();
-        let present = seer.look()?;
+        let present = look(directory, &seer.trust)?;
         let files = present.keys().map(|name| directory.join(name)).collect();
         let settled = Settled { told: present, pending: BTreeMap::new() };
         let run = move || seer.run(&woken, settled, tell);
@@ -119,6 +119,26 @@ impl Drop for Watch {
             let _panicked = thread.join();
         }
     }
+}
+
+/// The policy files in a directory, by name.
+pub fn files(directory: &Path, trust: &Trust) -> Result<Vec<PathBuf>, TrustError> {
+    Ok(look(directory, trust)?.into_keys().map(|name| directory.join(name)).collect())
+}
+
+/// The files that there are now.
+fn look(directory: &Path, trust: &Trust) -> Result<Files, TrustError> {
+    let candidates = trust.names(directory)?.into_iter().filter(|name| {
+        let name = name.as_encoded_bytes();
+        // Hidden files are what editors and rsync leave.
+        name.ends_with(b".wasm") && !name.starts_with(b".")
+    });
+    let found = candidates.filter_map(|name| {
+        let metadata =
+            fs::metadata(directory.join(&name)).ok().filter(|metadata| !metadata.is_dir())?;
+        Some((name, Fingerprint::of(&metadata)))
+    });
+    Ok(found.collect())
 }
 
 /// Looks at the directory.
@@ -152,7 +172,7 @@ impl Seer {
                 next = woken.try_recv().ok();
             }
             self.listen();
-            match self.look() {
+            match look(&self.directory, &self.trust) {
                 Ok(found) => {
                     unreadable.clear();
                     let changes = settled.compare(&found, Instant::now());
@@ -196,23 +216,6 @@ impl Seer {
                 None
             }
         };
-    }
-
-    /// The files that there are now.
-    fn look(&self) -> Result<Files, TrustError> {
-        let names = self.trust.names(&self.directory)?;
-        let candidates = names.into_iter().filter(|name| {
-            let name = name.as_encoded_bytes();
-            // Hidden files are what editors and rsync leave.
-            name.ends_with(b".wasm") && !name.starts_with(b".")
-        });
-        let found = candidates.filter_map(|name| {
-            let metadata = fs::metadata(self.directory.join(&name))
-                .ok()
-                .filter(|metadata| !metadata.is_dir())?;
-            Some((name, Fingerprint::of(&metadata)))
-        });
-        Ok(found.collect())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     kind::Kinds,
     outcome::StateLabels,
     plan::{self, Plan, Wanted},
-    policy::{Digest, Life, Limits, LoadError, Loaded, Outcome, Pool, Running},
+    policy::{Digest, Life, LoadError, Loaded, Outcome, Pool, Running},
     probe::{Coverage, ProbeError, Probes, Report},
     reader::{Reader, Subscriber},
 };
@@ -257,7 +257,7 @@ impl Policies {
             .settings
             .check(&loaded.manifest, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
-        let configured = loaded.configure(settings, &limits(&section.limits), &self.outcome)?;
+        let configured = loaded.configure(settings, &section.limits.into(), &self.outcome)?;
         let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
         let plan = plan::bind(name, &configured.manifest.subscriptions, &self.kinds, &withheld)
             .map_err(|source| Refused::Plan { path: path(), source })?;
@@ -389,26 +389,6 @@ impl Policies {
 fn end(name: &str, running: Running) {
     if !running.stop(LAST_BATCHES) {
         tracing::warn!(policy = name, "policy did not take its last batches in time");
-    }
-}
-
-fn limits(limits: &config::Limits) -> Limits {
-    let config::Limits {
-        cpu_per_call,
-        memory,
-        queue,
-        series,
-        alerts_per_minute,
-        log_lines_per_minute,
-    } = *limits;
-    Limits {
-        cpu_per_call,
-        memory: usize::try_from(memory).unwrap_or(usize::MAX),
-        queue: usize::try_from(queue).unwrap_or(usize::MAX),
-        series: usize::try_from(series).unwrap_or(usize::MAX),
-        alerts_per_minute,
-        log_lines_per_minute,
-        ..Limits::default()
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     typed,
     value::{Attach, DenyField, Listen, Mode, Name, no_such},
 };
-use crate::kind::Kinds;
+use crate::{kind::Kinds, policy};
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_FILE: &str = "/etc/tipstaff/tipstaff.toml";
@@ -154,7 +154,7 @@ impl Default for Limits {
             memory: 64 << 20,
             queue: 8 << 20,
             series: 1000,
-            alerts_per_minute: 60,
+            alerts_per_minute: 600,
             log_lines_per_minute: 600,
         }
     }
@@ -302,6 +302,25 @@ impl Limits {
             alerts_per_minute: alerts_per_minute.map_or(self.alerts_per_minute, |at| at.value.0),
             log_lines_per_minute: log_lines_per_minute
                 .map_or(self.log_lines_per_minute, |at| at.value.0),
+        }
+    }
+}
+
+impl From<Limits> for policy::Limits {
+    fn from(limits: Limits) -> Self {
+        let Limits { cpu_per_call, memory, queue, series, alerts_per_minute, log_lines_per_minute } =
+            limits;
+        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            cpu_per_call,
+            memory: size(memory),
+            queue: size(queue),
+            series: usize::try_from(series).unwrap_or(usize::MAX),
+            alerts_per_minute,
+            alerts_burst: alerts_per_minute,
+            log_lines_per_minute,
+            log_lines_burst: log_lines_per_minute,
+            ..Self::default()
         }
     }
 }

@@ -95,7 +95,7 @@ section! {
         #[default("1000")]
         pub series: Whole<1, 1_000_000>,
         /// Alerts per minute, and at once after a quiet minute. Further ones are dropped and counted.
-        #[default("60")]
+        #[default("600")]
         pub alerts_per_minute: Whole<0, 100_000>,
         /// Lines in the agent's log per minute, and at once after a quiet minute. Further ones are
         /// dropped and counted.
