@@ -188,7 +188,7 @@ impl Binding<'_> {
                     for field in &kind.fields {
                         names.extend([
                             field.name.to_string(),
-                            format!("{}.{}", kind.name, field.name),
+                            format!("{}:{}", kind.name, field.name),
                         ]);
                     }
                 }

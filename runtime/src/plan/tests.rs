@@ -80,21 +80,21 @@ fn an_optional_event_that_is_missing_makes_no_rows() {
 #[test]
 fn what_the_operator_withholds_is_absent_or_refused_with_the_line_to_change() {
     let kinds = Kinds::built_in();
-    let denied = ["exec.args".to_owned(), "comm".to_owned()];
+    let denied = ["exec:args".to_owned(), "comm".to_owned()];
     let refused = bind("p", &[subscription("exec", &["args:bytes"])], &kinds, &denied).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "policy `p`: field `args` of event `exec` is withheld by `deny_fields = [\"exec.args\"] under \
+        "policy `p`: field `args` of event `exec` is withheld by `deny_fields = [\"exec:args\"] under \
          [policy.p]`; remove it there to give it to the policy"
     );
     let plan = bind("p", &[subscription("exec", &["args:bytes?", "comm:text?"])], &kinds, &denied)
         .unwrap();
     assert_eq!(plan.bound().next().unwrap().projection.template[8..12], [3, 0, 0, 0]);
     assert_eq!(plan.wanted, Wanted::from([(catalogue::exec::KIND, ON_BIT)]));
-    let typo = bind("p", &[], &kinds, &["exec.arg".to_owned()]).unwrap_err();
+    let typo = bind("p", &[], &kinds, &["exec:arg".to_owned()]).unwrap_err();
     assert_eq!(
         typo.to_string(),
-        "policy `p`: deny_fields names `exec.arg`, which no event has; the nearest is `exec.args`"
+        "policy `p`: deny_fields names `exec:arg`, which no event has; the nearest is `exec.args`"
     );
 }
 
