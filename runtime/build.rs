@@ -24,7 +24,6 @@ fn main() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=PATH");
 
     let names = objects(&probes)?;
     let built = ToolChain::find().map(|tool_chain| {
@@ -47,6 +46,8 @@ fn main() -> Result<(), String> {
         }
         Ok(Err(message)) => return Err(message),
         Err(missing) => {
+            // A file that is never there: look for the tool chain again at the next build.
+            println!("cargo::rerun-if-changed={}", out.join("tool-chain").display());
             println!("cargo::warning=built without eBPF probes: {missing}; {SETUP}");
             module(&format!("Some({missing:?})"), "")
         }
@@ -107,19 +108,16 @@ impl ToolChain {
         if !env::split_paths(&path).any(|folder| folder.join("bpf-linker").is_file()) {
             return Err("no bpf-linker on PATH".to_owned());
         }
-        let rustc = PathBuf::from(variable("RUSTC"));
-        let own = sysroot(&rustc).is_some_and(|root| {
-            root.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file()
-        });
-        if own {
-            return Ok(Self { cargo: variable("CARGO").into(), rustc, build_std: true, path });
-        }
-        let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
-        let debian = cargo.is_file()
-            && sysroot(&rustc)
-                .is_some_and(|root| root.join("lib/rustlib").join(TARGET).join("lib").is_dir());
-        if debian {
-            return Ok(Self { cargo, rustc, build_std: false, path });
+        let own = (PathBuf::from(variable("CARGO")), PathBuf::from(variable("RUSTC")));
+        let debian = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
+        for (cargo, rustc) in [own, debian] {
+            let Some(library) = sysroot(&rustc).map(|root| root.join("lib/rustlib")) else {
+                continue;
+            };
+            let ready = library.join(TARGET).join("lib").is_dir();
+            if ready || library.join("src/rust/library/core/src/lib.rs").is_file() {
+                return Ok(Self { cargo, rustc, build_std: !ready, path });
+            }
         }
         Err("neither rustup's rust-src nor Debian's libstd-rust-web-dev-bpf is installed"
             .to_owned())

@@ -18,7 +18,10 @@ use tipstaff_events::{
     catalogue::{FILE_STATE, SIGNAL_ORIGIN, exec, exit, fork, oom, signal, thread_exit},
     wire::{MAX_ARGS, ON_BIT},
 };
-use tipstaff_runtime::{probe::RingSizes, queue::Cause};
+use tipstaff_runtime::{
+    probe::{Probes, RingSizes},
+    queue::Cause,
+};
 
 /// Runs programs all the time until it is dropped.
 struct Load(Child);
@@ -305,6 +308,41 @@ fn another_word_reloads_nothing_and_what_nobody_wants_is_gone() {
     drop(session);
     assert_eq!(kernel::bpf_descriptors(), before);
     kernel::assert_gone(&all, &maps);
+}
+
+/// Not a test: what the next one runs where probes cannot work.
+#[test]
+#[ignore = "run by where_probes_cannot_work_the_refusal_says_why"]
+fn open_elsewhere() {
+    let refusal = Probes::open(RingSizes::default()).err().map(|error| error.to_string());
+    println!("refusal: {}", refusal.unwrap_or_default());
+}
+
+#[test]
+fn where_probes_cannot_work_the_refusal_says_why() {
+    let Some(_guard) = alone() else { return };
+    let places: [(&[&str], &str); 3] = [
+        (&["unshare", "--pid", "--fork", "--mount-proc"], "but /proc/self is 1"),
+        (&["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"], "needs CAP_SYS_ADMIN"),
+        (
+            &["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /sys && exec \"$0\" \"$@\""],
+            "cannot read /sys/kernel/btf/vmlinux",
+        ),
+    ];
+    for (place, expected) in places {
+        let output = Command::new(place[0])
+            .args(&place[1..])
+            .arg(std::env::current_exe().unwrap())
+            .args(["open_elsewhere", "--exact", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains(expected),
+            "{place:?}: {said} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }
 
 #[test]
