@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    command::{check, compile, inspect, new, test},
+    command::{check, compile, events, inspect, new, test},
     log::LogArgs,
 };
 
@@ -34,6 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(check::Args),
+    Events(events::Args),
     Inspect(inspect::Args),
     Test(test::Args),
     New(new::Args),
@@ -47,6 +48,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Check(args) => check::run(args),
+            Self::Events(args) => events::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Test(args) => test::run(args),
             Self::New(args) => new::run(args),

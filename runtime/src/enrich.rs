@@ -174,7 +174,7 @@ impl Tables {
             Enriched::WallTime => Err(Miss::None),
             _ => self.process(subject).and_then(|process| match field {
                 Enriched::ProcStart if process.start != 0 => Ok(process.start),
-                Enriched::ProcParentPid => Ok(u64::from(process.parent)),
+                Enriched::ProcParentPid if process.parent != 0 => Ok(u64::from(process.parent)),
                 _ => Err(Miss::None),
             }),
         };

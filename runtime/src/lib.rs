@@ -21,6 +21,7 @@ pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod container;
+pub mod decode;
 pub mod enrich;
 pub mod escape;
 pub mod feed;

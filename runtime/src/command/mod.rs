@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod events;
 pub mod inspect;
 pub mod new;
 pub mod test;
