@@ -107,16 +107,24 @@ offsets! {
     dentry { d_hash }
     fdtable { fd, max_fds }
     file { f_inode, f_path, private_data }
+    filename { name }
     files_struct { fdt }
     fs_struct { pwd, root }
     inet_sock { inet_sport }
     inode { i_mode }
+    io_kiocb { file, flags, opcode }
+    io_listen { backlog }
+    io_open { dfd, file_slot, filename, how }
+    io_rename { flags, new_dfd, newpath, old_dfd, oldpath }
+    io_unlink { dfd, filename, flags }
+    io_uring_cqe { res }
     kernel_siginfo { si_code }
     kernfs_node { id }
     linux_binprm { file, filename, interp }
     mm_rss_stat { count }
     mm_struct { arg_start, arg_end, exe_file, pgtables_bytes, rss_stat, total_vm }
     mount { mnt, mnt_mountpoint, mnt_parent }
+    open_how { flags, mode }
     percpu_counter { count }
     pid { level, numbers }
     signal_struct { pids, live, flags, group_exit_code, oom_score_adj }
@@ -130,7 +138,7 @@ offsets! {
     tcp_sock { bytes_acked, bytes_received, snd_una, write_seq }
     thread_info { status }
     unix_address { len, name }
-    unix_sock { addr }
+    unix_sock { addr, peer }
     upid { nr }
     vfsmount { mnt_root }
 }

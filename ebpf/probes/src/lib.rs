@@ -21,6 +21,7 @@ pub mod path;
 pub mod record;
 pub mod socket;
 pub mod task;
+pub mod uring;
 
 pub use aya_ebpf;
 pub use tipstaff_events as events;

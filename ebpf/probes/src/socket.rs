@@ -119,6 +119,17 @@ impl Sock {
         }
     }
 
+    /// The socket that a unix socket is connected to.
+    #[inline(always)]
+    #[must_use]
+    pub fn unix_peer(self) -> Option<Self> {
+        if self.family() != family::UNIX {
+            return None;
+        }
+        let peer: Pointer = unix_sock::peer.read(self.0)?;
+        (!peer.is_null()).then_some(Self(peer))
+    }
+
     /// The other side.
     #[inline(always)]
     #[must_use]

@@ -1,10 +1,12 @@
 //! What tests on the running kernel share.
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -98,7 +100,7 @@ impl Event {
         u16::from_ne_bytes(self.at(56))
     }
 
-    fn field(&self, name: &str) -> &'static Field {
+    pub fn field(&self, name: &str) -> &'static Field {
         let own =
             KINDS.iter().find(|kind| kind.id == self.kind()).map_or(&[][..], |kind| kind.fields);
         COMMON.iter().chain(own).find(|field| field.name == name).unwrap()
@@ -113,6 +115,10 @@ impl Event {
             8 => u64::from_ne_bytes(self.at(field.offset)),
             size => panic!("{name} has {size} bytes"),
         }
+    }
+
+    pub fn address(&self, name: &str) -> [u8; 16] {
+        self.at(self.field(name).offset)
     }
 
     fn place(&self, name: &str) -> Text {
@@ -240,4 +246,25 @@ pub fn assert_gone(programs: &BTreeSet<u32>, maps: &BTreeSet<u32>) {
         assert!(Instant::now() < end, "still in the kernel: {here:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Runs `ways.c` (system calls by the 32-bit table and by io_uring). Its pid, and what the calls
+/// returned.
+pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
+    static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, program) = PROGRAM.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/ways.c");
+        let program = folder.path().join("ways");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-Wall", "-Werror", "-o"]).args([&program, &source]);
+        assert!(compiler.status().unwrap().success());
+        (folder, program)
+    });
+    let child = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let numbers = String::from_utf8(output.stdout).unwrap();
+    (pid, numbers.lines().map(|line| line.parse().unwrap()).collect())
 }

@@ -2,7 +2,7 @@
 
 use tipstaff_events::catalogue::{open, rename, unlink};
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT};
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT, uring};
 
 const fn called(program: &'static str, slot: u32) -> Hook<'static> {
     Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
@@ -10,17 +10,47 @@ const fn called(program: &'static str, slot: u32) -> Hook<'static> {
 
 pub(in super::super) static FAMILY: Family = Family {
     object: "file",
-    parts: &[Part {
-        kinds: &[open::KIND, unlink::KIND, rename::KIND],
-        without: None,
-        ladder: &[Rung {
-            hooks: &[
-                called("open_call", 0),
-                called("unlink_call", 1),
-                called("rename_call", 2),
-                Hook { program: "file", at: SYS_EXIT },
+    parts: &[
+        Part {
+            kinds: &[open::KIND, unlink::KIND, rename::KIND],
+            without: None,
+            ladder: &[Rung {
+                hooks: &[
+                    called("open_call", 0),
+                    called("unlink_call", 1),
+                    called("rename_call", 2),
+                    Hook { program: "file", at: SYS_EXIT },
+                ],
+                lacks: None,
+            }],
+        },
+        Part {
+            kinds: &[open::KIND, unlink::KIND, rename::KIND],
+            without: uring::WITHOUT,
+            // A request is known from where it is submitted: what completes it comes first.
+            ladder: &[
+                Rung {
+                    hooks: &[
+                        Hook { program: "complete_entry", at: uring::COMPLETED },
+                        Hook { program: "submit", at: uring::SUBMITTED },
+                    ],
+                    lacks: None,
+                },
+                Rung {
+                    hooks: &[
+                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
+                        Hook { program: "submit", at: uring::SUBMITTED },
+                    ],
+                    lacks: None,
+                },
+                Rung {
+                    hooks: &[
+                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
+                        Hook { program: "submit", at: uring::SUBMITTED_BEFORE },
+                    ],
+                    lacks: None,
+                },
             ],
-            lacks: None,
-        }],
-    }],
+        },
+    ],
 };

@@ -5,6 +5,7 @@ mod file;
 mod life;
 mod signal;
 mod socket;
+mod uring;
 
 /// An object, and what its programs see.
 pub(super) struct Family {

@@ -2,7 +2,7 @@
 
 use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT};
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT, uring};
 
 /// Changes of a socket's state (Linux 4.16).
 const SET_STATE: At<'static> = At::Typed {
@@ -47,6 +47,20 @@ pub(in super::super) static FAMILY: Family = Family {
                 ],
                 lacks: None,
             }],
+        },
+        Part {
+            kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
+            without: uring::WITHOUT,
+            ladder: &[
+                Rung {
+                    hooks: &[Hook { program: "complete_entry", at: uring::COMPLETED }],
+                    lacks: None,
+                },
+                Rung {
+                    hooks: &[Hook { program: "complete_result", at: uring::COMPLETED_BEFORE }],
+                    lacks: None,
+                },
+            ],
         },
     ],
 };

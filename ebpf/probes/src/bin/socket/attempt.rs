@@ -13,7 +13,7 @@ use tipstaff_probes::{
     },
     map::{add, hidden},
     record::Draft,
-    socket::{Given, Sock, protocol},
+    socket::{Endpoint, Given, Sock, protocol},
     task,
 };
 
@@ -56,9 +56,8 @@ pub struct Returned {
     pub word: u64,
     /// The socket, if the descriptor was one.
     pub sock: Option<Sock>,
-    /// The address that was passed, and its length.
-    pub address: u64,
-    pub length: u32,
+    /// The address that was passed, if it is still known.
+    pub given: Option<Given>,
     /// What the call returned.
     pub result: i32,
     /// How it reached the kernel.
@@ -173,23 +172,23 @@ fn emit_at_once(call: &Returned) {
         return;
     };
     let mut absent = connect::latency | connect::unix_path;
-    let given = Given::new(call.address, call.length);
+    let given = call.given.as_ref();
     let record = draft.record();
     match call.sock {
         Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
         None => {
             absent |= connect::protocol;
-            match given.as_ref().and_then(|given| given.family) {
+            match given.and_then(|given| given.family) {
                 Some(family) => record.family = family,
                 None => absent |= connect::family,
             }
         }
     }
-    let breaks_up = given.as_ref().is_some_and(|given| given.family.is_none());
+    let breaks_up = given.is_some_and(|given| given.family.is_none());
     if record.protocol == protocol::TCP && !breaks_up {
         record.outcome = if call.result == 0 { ESTABLISHED } else { outcome_of(call.result) };
     }
-    match given.as_ref().and_then(Given::endpoint) {
+    match given.and_then(Given::endpoint).or_else(|| connected_to(call)) {
         Some(peer) => (record.address, record.port) = (peer.address, peer.port),
         None => absent |= connect::address | connect::port,
     }
@@ -197,12 +196,26 @@ fn emit_at_once(call: &Returned) {
         Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
         None => absent |= connect::local_address | connect::local_port,
     }
-    if let Some(text) = given.and_then(|given| given.path(&mut draft)) {
+    let path = match given {
+        Some(given) => given.path(&mut draft),
+        None => call
+            .sock
+            .filter(|_| call.result == 0)
+            .and_then(Sock::unix_peer)
+            .and_then(|peer| peer.bound_path(&mut draft)),
+    };
+    if let Some(text) = path {
         draft.record().unix_path = text;
         absent &= !connect::unix_path;
     }
     draft.record().header.absent = absent;
     draft.emit(call.word);
+}
+
+/// The other side of a socket whose call has succeeded.
+#[inline(always)]
+fn connected_to(call: &Returned) -> Option<Endpoint> {
+    call.sock.filter(|_| call.result == 0 && call.given.is_none()).and_then(Sock::peer)
 }
 
 /// What an error says of a TCP connection.

@@ -5,6 +5,7 @@
 mod attempt;
 mod connection;
 mod tcp;
+mod uring;
 
 use tipstaff_probes::{
     aya_ebpf::{
@@ -19,7 +20,7 @@ use tipstaff_probes::{
     },
     map::{self, lost},
     record::Draft,
-    socket::Sock,
+    socket::{Given, Sock},
     task,
 };
 
@@ -93,8 +94,7 @@ fn connect_call(ctx: BtfTracePointContext) -> i32 {
         attempt::returned(&attempt::Returned {
             word,
             sock: Sock::of_descriptor(descriptor as i32),
-            address,
-            length: length as u32,
+            given: Given::new(address, length as u32),
             result: call.result(),
             via: call.via,
         });
@@ -107,15 +107,17 @@ fn accept_call(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = Call::of(&ctx, &CALLS)
         && let Some([descriptor, ..]) = arguments(&call)
     {
-        on_accept(descriptor as i32, call.result(), call.via);
+        let failed = call.result() < 0;
+        let sock = Sock::of_descriptor(if failed { descriptor as i32 } else { call.result() });
+        on_accept(sock, call.result(), call.via);
     }
     0
 }
 
+/// `sock` is the accepted one, after a failure the listening one.
 #[inline(always)]
-fn on_accept(listening: i32, result: i32, via: u8) {
+fn on_accept(sock: Option<Sock>, result: i32, via: u8) {
     let failed = result < 0;
-    let sock = Sock::of_descriptor(if failed { listening } else { result });
     if !failed
         && let Some(sock) = sock
         && map::wanted(tcp_close::KIND) != 0

@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+mod uring;
+
 use tipstaff_probes::{
     aya_ebpf::{
         macros::{btf_tracepoint, map},
@@ -81,6 +83,12 @@ fn open_call(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Whether a call with these flags can create a file; else its mode means nothing.
+#[inline(always)]
+fn has_mode(flags: u32) -> bool {
+    flags & (O_CREAT | O_TMPFILE) != 0
+}
+
 /// `struct open_how` of openat2.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -121,7 +129,7 @@ fn on_open(call: &Call, word: u64) {
     }) else {
         return;
     };
-    let mut absent = if flags & (O_CREAT | O_TMPFILE) == 0 { open::mode } else { 0 };
+    let mut absent = if has_mode(flags) { 0 } else { open::mode };
     let failed = call.result() < 0;
     let wanted = word as u32;
     let mut path_given = None;

@@ -1,0 +1,148 @@
+// System calls by other ways than libc takes: by the 32-bit table (int $0x80), and by io_uring.
+// Usage: ways compat DIRECTORY | ways uring DIRECTORY PORT | ways uring-many DIRECTORY N
+// Prints what each call returned, one number a line.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static long int80(long number, long a, long b, long c, long d) {
+    long result;
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d)
+                     : "memory", "r8", "r9", "r10", "r11");
+    return (int)result;
+}
+
+static long said(long result) {
+    printf("%ld\n", result);
+    return result;
+}
+
+static void compat(const char *directory) {
+    if (chdir(directory)) exit(1);
+    // 32-bit calls take pointers of 32 bits.
+    char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    if (low == MAP_FAILED) exit(1);
+    char *one = strcpy(low, "one"), *two = strcpy(low + 64, "two"), *folder = strcpy(low + 128, "folder");
+    for (int i = 0; i < 1000; i++) {
+        int fd = int80(5, (long)one, O_CREAT | O_RDWR, 0600, 0);
+        if (fd < 0) exit(1);
+        close(fd);
+    }
+    said(int80(295, AT_FDCWD, (long)two, O_RDONLY, 0)); // openat
+    said(int80(38, (long)one, (long)two, 0, 0));        // rename
+    said(int80(10, (long)two, 0, 0, 0));                // unlink
+    mkdir("folder", 0700);
+    said(int80(40, (long)folder, 0, 0, 0)); // rmdir
+    struct sockaddr_in *address = (void *)(low + 256);
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    uint32_t *arguments = (void *)(low + 512);
+    int listening = socket(AF_INET, SOCK_STREAM, 0), connecting = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t length = sizeof *address;
+    if (bind(listening, (void *)address, length)) exit(1);
+    arguments[0] = listening;
+    arguments[1] = 5;
+    said(int80(102, 4, (long)arguments, 0, 0)); // socketcall: listen
+    if (getsockname(listening, (void *)address, &length)) exit(1);
+    arguments[0] = connecting;
+    arguments[1] = (uint32_t)(uintptr_t)address;
+    arguments[2] = length;
+    said(int80(102, 3, (long)arguments, 0, 0)); // socketcall: connect
+    said(int80(364, listening, 0, 0, 0));       // accept4
+}
+
+struct ring {
+    int fd;
+    struct io_uring_params parameters;
+    char *submission, *completion;
+    struct io_uring_sqe *entries;
+};
+
+static struct ring ring(void) {
+    struct ring ring = {0};
+    ring.fd = syscall(SYS_io_uring_setup, 8, &ring.parameters);
+    if (ring.fd < 0) {
+        perror("io_uring_setup");
+        exit(77);
+    }
+    struct io_uring_params *p = &ring.parameters;
+    int protection = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_POPULATE;
+    ring.submission = mmap(NULL, p->sq_off.array + p->sq_entries * 4, protection, flags, ring.fd, IORING_OFF_SQ_RING);
+    ring.completion = mmap(NULL, p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe), protection, flags,
+                           ring.fd, IORING_OFF_CQ_RING);
+    ring.entries = mmap(NULL, p->sq_entries * sizeof(struct io_uring_sqe), protection, flags, ring.fd, IORING_OFF_SQES);
+    return ring;
+}
+
+// Submits one operation, waits for it, and returns its result.
+static int submit(struct ring *ring, struct io_uring_sqe entry) {
+    struct io_uring_params *p = &ring->parameters;
+    unsigned *tail = (void *)(ring->submission + p->sq_off.tail), *array = (void *)(ring->submission + p->sq_off.array);
+    unsigned index = *tail & (p->sq_entries - 1);
+    ring->entries[index] = entry;
+    array[index] = index;
+    __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+    if (syscall(SYS_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0) exit(1);
+    unsigned *head = (void *)(ring->completion + p->cq_off.head);
+    struct io_uring_cqe *cqes = (void *)(ring->completion + p->cq_off.cqes);
+    int result = cqes[*head & (p->cq_entries - 1)].res;
+    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+    return result;
+}
+
+static struct io_uring_sqe entry(int operation, int fd, const void *address, uint64_t offset, uint32_t length, uint32_t flags) {
+    return (struct io_uring_sqe){
+        .opcode = operation, .fd = fd, .addr = (uintptr_t)address, .off = offset, .len = length, .rw_flags = flags};
+}
+
+static void uring(const char *directory, int port) {
+    struct ring ring_ = ring(), *r = &ring_;
+    int at = open(directory, O_DIRECTORY | O_PATH);
+    said(submit(r, entry(IORING_OP_OPENAT, at, "one", 0, 0640, O_CREAT | O_RDWR)));
+    said(submit(r, entry(IORING_OP_OPENAT, at, "missing", 0, 0, O_RDONLY)));
+    said(submit(r, entry(IORING_OP_RENAMEAT, at, "one", (uintptr_t) "two", at, 0)));
+    said(submit(r, entry(IORING_OP_UNLINKAT, at, "two", 0, 0, 0)));
+    said(submit(r, entry(IORING_OP_UNLINKAT, at, "two", 0, 0, 0)));
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int connecting = socket(AF_INET, SOCK_STREAM, 0);
+    said(submit(r, entry(IORING_OP_CONNECT, connecting, &address, sizeof address, 0, 0)));
+    address.sin_port = htons(1);
+    int refused = socket(AF_INET, SOCK_STREAM, 0);
+    said(submit(r, entry(IORING_OP_CONNECT, refused, &address, sizeof address, 0, 0)));
+    address.sin_port = 0;
+    int listening = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t length = sizeof address;
+    if (bind(listening, (void *)&address, length) || listen(listening, 5)) exit(1);
+    if (getsockname(listening, (void *)&address, &length) || connect(other, (void *)&address, length)) exit(1);
+    said(submit(r, entry(IORING_OP_ACCEPT, listening, NULL, 0, 0, 0)));
+}
+
+static void uring_many(const char *directory, int count) {
+    struct ring ring_ = ring(), *r = &ring_;
+    int at = open(directory, O_DIRECTORY | O_PATH);
+    for (int i = 0; i < count; i++) {
+        int fd = submit(r, entry(IORING_OP_OPENAT, at, "many", 0, 0600, O_CREAT | O_RDWR));
+        if (fd < 0) exit(1);
+        close(fd);
+    }
+}
+
+int main(int count, char **arguments) {
+    if (count == 3 && !strcmp(arguments[1], "compat")) compat(arguments[2]);
+    else if (count == 4 && !strcmp(arguments[1], "uring")) uring(arguments[2], atoi(arguments[3]));
+    else if (count == 4 && !strcmp(arguments[1], "uring-many")) uring_many(arguments[2], atoi(arguments[3]));
+    else return 2;
+    return 0;
+}
