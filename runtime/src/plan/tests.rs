@@ -94,7 +94,7 @@ fn what_the_operator_withholds_is_absent_or_refused_with_the_line_to_change() {
     let typo = bind("p", &[], &kinds, &["exec:arg".to_owned()]).unwrap_err();
     assert_eq!(
         typo.to_string(),
-        "policy `p`: deny_fields names `exec:arg`, which no event has; the nearest is `exec.args`"
+        "policy `p`: deny_fields names `exec:arg`, which no event has; the nearest is `exec:args`"
     );
 }
 
