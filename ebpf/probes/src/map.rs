@@ -35,7 +35,7 @@ pub fn wanted(kind: u16) -> u64 {
 /// Whether the events of this process (thread group) are not reported.
 #[inline(always)]
 pub fn hidden(tgid: u32) -> bool {
-    HIDDEN.get_ptr(&tgid).is_some()
+    HIDDEN.get_ptr(tgid).is_some()
 }
 
 /// Counts one lost event of the kind.

@@ -1,4 +1,4 @@
-//! Operations of io_uring, which pass no system call of their own: seen where they are submitted
+//! Operations of `io_uring`, which pass no system call of their own: seen where they are submitted
 //! and where they complete.
 
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     kernel::{Pointer, io_kiocb, io_uring_cqe},
 };
 
-/// The operation came by io_uring.
+/// The operation came by `io_uring`.
 pub const IO_URING: u8 = index(VIA, "io_uring");
 
 /// Operations, from `linux/io_uring.h`.

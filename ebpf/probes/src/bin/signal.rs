@@ -26,6 +26,15 @@ const SI_KERNEL: i32 = 0x80;
 const SI_QUEUE: i32 = -1;
 const SI_TKILL: i32 = -6;
 
+const USER: u8 = index(SIGNAL_ORIGIN, "user");
+const KERNEL: u8 = index(SIGNAL_ORIGIN, "kernel");
+// The kernel numbers the results as the catalogue does.
+const _: () =
+    assert!(index(SIGNAL_RESULT, "delivered") == 0 && index(SIGNAL_RESULT, "lose_info") == 4);
+
+/// What is read from the victim's memory.
+const MEMORY: u32 = oom::total_vm | oom::anon_rss | oom::file_rss | oom::shmem_rss | oom::pgtables;
+
 #[raw_tracepoint(tracepoint = "signal_generate")]
 fn signal_raw(ctx: RawTracePointContext) -> i32 {
     on_signal(ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(4));
@@ -40,11 +49,6 @@ fn on_signal(number: u32, info: Pointer, target: Pointer, result: u32) -> Option
         SEND_SIG_PRIV => SI_KERNEL,
         _ => kernel_siginfo::si_code.read(info)?,
     };
-    const USER: u8 = index(SIGNAL_ORIGIN, "user");
-    const KERNEL: u8 = index(SIGNAL_ORIGIN, "kernel");
-    // The kernel numbers the results as the catalogue does.
-    const _: () =
-        assert!(index(SIGNAL_RESULT, "delivered") == 0 && index(SIGNAL_RESULT, "lose_info") == 4);
     let record = Signal {
         header: task::header(signal::KIND, word),
         target_pid: task_struct::tgid.read(target)?,
@@ -73,8 +77,6 @@ fn on_oom(victim: Pointer) -> Option<()> {
     record.trigger_pid = task::current_pid();
     let signal: Pointer = task_struct::signal.read(victim)?;
     record.oom_score_adj = i32::from(signal_struct::oom_score_adj.read::<i16>(signal).unwrap_or(0));
-    const MEMORY: u32 =
-        oom::total_vm | oom::anon_rss | oom::file_rss | oom::shmem_rss | oom::pgtables;
     if word & u64::from(MEMORY) != 0 && memory(&mut record, victim).is_none() {
         record.header.absent = MEMORY;
     }
@@ -121,18 +123,12 @@ fn oom_number(ctx: RawTracePointContext) -> i32 {
     if word != 0 {
         let victim: u32 = ctx.arg(0);
         let time = task::header(oom::KIND, 0).time;
-        const ABSENT: u32 = oom::total_vm
-            | oom::anon_rss
-            | oom::file_rss
-            | oom::shmem_rss
-            | oom::pgtables
-            | oom::oom_score_adj;
         let header = Header {
             time,
             pid: victim,
             tid: victim,
             kind: oom::KIND,
-            absent: ABSENT,
+            absent: MEMORY | oom::oom_score_adj,
             ..Header::default()
         };
         emit(word, &Oom { header, trigger_pid: task::current_pid(), ..Oom::default() });

@@ -1,4 +1,4 @@
-//! Where io_uring's requests are seen. What the tracepoints pass differs between kernels.
+//! Where the requests of `io_uring` are seen. What the tracepoints pass differs between kernels.
 
 use super::At;
 

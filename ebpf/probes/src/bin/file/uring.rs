@@ -1,4 +1,4 @@
-//! The same by io_uring. The kernel copies the paths when a request is submitted and drops them
+//! The same by `io_uring`. The kernel copies the paths when a request is submitted and drops them
 //! before it completes, so they are kept in between.
 
 use tipstaff_probes::{
@@ -46,7 +46,7 @@ struct Submitted {
     mode: u32,
     /// The operation.
     operation: u32,
-    /// 1 if the file goes to io_uring's own table and not to a descriptor.
+    /// 1 if the file goes to `io_uring`'s own table and not to a descriptor.
     in_own_table: u32,
     given: Given,
     new: Given,

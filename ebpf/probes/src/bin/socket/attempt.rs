@@ -174,14 +174,13 @@ fn emit_at_once(call: &Returned) {
     let mut absent = connect::latency | connect::unix_path;
     let given = call.given.as_ref();
     let record = draft.record();
-    match call.sock {
-        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
-        None => {
-            absent |= connect::protocol;
-            match given.and_then(|given| given.family) {
-                Some(family) => record.family = family,
-                None => absent |= connect::family,
-            }
+    if let Some(sock) = call.sock {
+        (record.family, record.protocol) = (sock.family(), sock.protocol());
+    } else {
+        absent |= connect::protocol;
+        match given.and_then(|given| given.family) {
+            Some(family) => record.family = family,
+            None => absent |= connect::family,
         }
     }
     let breaks_up = given.is_some_and(|given| given.family.is_none());

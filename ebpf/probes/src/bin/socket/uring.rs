@@ -1,4 +1,4 @@
-//! The same by io_uring, seen where a request completes: its file is still there, and nothing needs
+//! The same by `io_uring`, seen where a request completes: its file is still there, and nothing needs
 //! to be kept from where it was submitted.
 
 use tipstaff_probes::{
