@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    command::{check, compile, events, inspect, new, test},
+    command::{check, compile, events, inspect, new, run, test},
     log::LogArgs,
 };
 
@@ -33,6 +33,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(run::Args),
     Check(check::Args),
     Events(events::Args),
     Inspect(inspect::Args),
@@ -47,6 +48,7 @@ impl Command {
     /// Does it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
             Self::Events(args) => events::run(args),
             Self::Inspect(args) => inspect::run(args),

@@ -1,10 +1,12 @@
 //! The commands, one file each: its arguments, and `run`.
 
+pub mod arguments;
 pub mod check;
 pub mod compile;
 pub mod events;
 pub mod inspect;
 pub mod new;
+pub mod run;
 pub mod test;
 
 use clap::ValueEnum;

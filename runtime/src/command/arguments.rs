@@ -1,0 +1,26 @@
+//! Values on the command line that the configuration has, too.
+
+use std::time::Duration;
+
+use tipstaff_runtime::config::{self, Listen, Name};
+
+/// A duration such as `10s`.
+pub fn time(text: &str) -> Result<Duration, String> {
+    config::parse_time(text)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "expected a time above zero such as 500ms, 10s, 5m or 1h".to_owned())
+}
+
+/// The name of an agent.
+pub fn name(text: &str) -> Result<Name, String> {
+    if config::is_name(text, b'-') {
+        Ok(Name(text.to_owned()))
+    } else {
+        Err("expected a-z, 0-9 and -, beginning with a letter, at most 64 bytes".to_owned())
+    }
+}
+
+/// An address for metrics.
+pub fn listen(text: &str) -> Result<Listen, String> {
+    text.parse().map_err(|()| "expected ADDRESS:PORT such as 127.0.0.1:9470, or off".to_owned())
+}
