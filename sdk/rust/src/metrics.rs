@@ -4,7 +4,11 @@
 //! label names and types must be the same wherever a metric is made: the agent ends an instance
 //! that breaks this.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
 
 use crate::{bindings::tipstaff::policy::metrics, owned};
 
@@ -15,20 +19,49 @@ pub fn describe(name: &str, text: &str, unit: &str) {
 }
 
 /// A number that only grows. Its name ends in `_total`.
+///
+/// What is added reaches the agent when the call ends (`on`, `on_tick`, ...): calling it for each
+/// event would cost more than the rest of a small policy. What was added in a call that fails is
+/// lost with the instance, as are the events that the agent then reports as lost.
 #[derive(Debug)]
-pub struct Counter(metrics::Counter);
+pub struct Counter(Rc<Pending>);
+
+#[derive(Debug)]
+struct Pending {
+    counter: metrics::Counter,
+    added: Cell<u64>,
+}
+
+thread_local! {
+    /// Counters that something was added to since the last flush.
+    static TOUCHED: RefCell<Vec<Rc<Pending>>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Counter {
     /// The series with these labels.
     #[must_use]
     pub fn new(name: &str, labels: &[(&str, &str)]) -> Self {
-        Self(metrics::Counter::new(name, &owned(labels)))
+        let counter = metrics::Counter::new(name, &owned(labels));
+        Self(Rc::new(Pending { counter, added: Cell::new(0) }))
     }
 
     /// Adds `n`.
     pub fn add(&self, n: u64) {
-        self.0.add(n);
+        let added = self.0.added.get();
+        if added == 0 && n > 0 {
+            TOUCHED.with_borrow_mut(|touched| touched.push(Rc::clone(&self.0)));
+        }
+        self.0.added.set(added.saturating_add(n));
     }
+}
+
+/// Tells the agent what was added to counters. The calls of the agent end with it.
+pub(crate) fn flush() {
+    TOUCHED.with_borrow_mut(|touched| {
+        for pending in touched.drain(..) {
+            pending.counter.add(pending.added.take());
+        }
+    });
 }
 
 /// A number that goes up and down.

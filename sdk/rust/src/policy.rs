@@ -4,7 +4,7 @@ use std::{cell::RefCell, thread::LocalKey};
 
 use crate::{
     field::Column,
-    log,
+    log, metrics,
     row::{Fixed, Flags, Gap, Row, Rows},
 };
 
@@ -89,12 +89,17 @@ pub fn configure<P: Policy>(
     std::panic::set_hook(Box::new(|panic| log::error(&panic.to_string())));
     let policy = P::configure(settings)?;
     cell.set(Some(policy));
+    metrics::flush();
     Ok(())
 }
 
-/// Calls `act` with the instance.
+/// Calls `act` with the instance, and tells the agent what it counted.
+#[inline]
 pub fn with<P, R>(cell: &'static Cell<P>, act: impl FnOnce(&mut P) -> R) -> R {
-    cell.with_borrow_mut(|policy| act(policy.as_mut().expect("configure is called first")))
+    let result =
+        cell.with_borrow_mut(|policy| act(policy.as_mut().expect("configure is called first")));
+    metrics::flush();
+    result
 }
 
 /// Hands the rows of a batch to `event`, and gaps to the policy.
