@@ -16,6 +16,8 @@ fn a_policy_counts_its_rows_and_ticks_and_stops_after_the_last_batch() {
     let court = Court::new();
     let policy = court.run("", &Limits::default());
     assert_eq!(policy.manifest().subscriptions[0].fields.len(), 3);
+    let exports = court.load_fixture().exports;
+    assert_eq!(exports.len(), 3, "the worlds of the optional exports are merged: {exports:?}");
     for n in 0..100 {
         policy.queue().push(&batch(n * 10, &["/bin/true", "/bin/é", "/bin/true"]));
     }

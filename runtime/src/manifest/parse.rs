@@ -11,7 +11,7 @@ pub const MAX_TEXT: usize = 256 << 10;
 /// Most subscriptions: their index is one byte in each row, and 255 stays free.
 pub const MAX_SUBSCRIPTIONS: usize = 255;
 /// Most fields of one subscription.
-pub const MAX_FIELDS: usize = 128;
+pub const MAX_FIELDS: usize = 64;
 /// Most optional fields of one subscription: bits in a row's `absent` mask.
 pub const MAX_OPTIONAL: usize = 32;
 /// Most settings.

@@ -7,6 +7,27 @@
 /// - `tick = "1s"`: time between two calls of [`OnTick::on_tick`](crate::OnTick::on_tick).
 ///
 /// The manifest has the name and version of the package.
+///
+/// ```
+/// use tipstaff::{Counter, OnTick, Policy};
+///
+/// struct Heart(Counter);
+///
+/// impl Policy for Heart {
+///     fn configure(_: &[(String, String)]) -> Result<Self, String> {
+///         Ok(Self(Counter::new("beats_total", &[])))
+///     }
+/// }
+///
+/// impl OnTick for Heart {
+///     fn on_tick(&mut self, _now_ns: u64) {
+///         self.0.add(1);
+///     }
+/// }
+///
+/// tipstaff::export!(Heart:; tick = "1s");
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! export {
     (
