@@ -32,9 +32,9 @@ fn fork_raw(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn on_fork(child: Pointer) -> Option<()> {
     let word = task::wanted(fork::KIND)?;
-    let child_tid: u32 = task_struct::pid.read(child)?;
+    let thread: u32 = task_struct::pid.read(child)?;
     let child_pid: u32 = task_struct::tgid.read(child)?;
-    if child_pid != child_tid {
+    if child_pid != thread {
         return None; // a new thread
     }
     let mut record = Fork { header: task::header(fork::KIND, word), child_pid, ..Fork::default() };
@@ -141,6 +141,9 @@ fn exit_counted(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `BPF_NOEXIST`: fails if the key is there.
+const ONLY_NEW: u64 = 1;
+
 #[inline(always)]
 fn is_last(task: Pointer) -> Option<bool> {
     let signal: Pointer = task_struct::signal.read(task)?;
@@ -152,7 +155,6 @@ fn is_last(task: Pointer) -> Option<bool> {
         u64::from(task_struct::tgid.read::<u32>(task)?),
         task_struct::start_boottime.read(leader)?,
     ];
-    const ONLY_NEW: u64 = 1; // BPF_NOEXIST
     Some(ENDED.insert(&key, &1, ONLY_NEW).is_ok())
 }
 
