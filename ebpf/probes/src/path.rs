@@ -94,24 +94,40 @@ pub struct Found {
     pub state: u8,
 }
 
+/// What a function that the verifier checks by itself returns: a text, what became of the file, and
+/// how far the record is filled now. Without an offset there is no text.
+#[derive(Clone, Copy)]
+struct Packed(u64);
+
+impl Packed {
+    const NONE: Self = Self(0);
+
+    #[inline(always)]
+    fn new(text: Text, state: u8, draft: &Draft<()>) -> Self {
+        Self(
+            u64::from(text.offset)
+                | u64::from(text.length) << 16
+                | u64::from(draft.place().1 as u16) << 32
+                | u64::from(state) << 48,
+        )
+    }
+
+    #[inline(always)]
+    fn take_over<R>(self, draft: &mut Draft<R>) -> Option<Found> {
+        let text = Text { offset: self.0 as u16, length: (self.0 >> 16) as u16 };
+        if text.offset == 0 {
+            return None;
+        }
+        draft.filled_to(u32::from((self.0 >> 32) as u16));
+        Some(Found { text, state: (self.0 >> 48) as u8 })
+    }
+}
+
 /// Appends the path of a `struct path`, as the current process sees it.
 #[inline(always)]
 pub fn of<R>(draft: &mut Draft<R>, path: Pointer) -> Option<Found> {
-    let place: Place = kernel::read(path)?;
-    if path_walk(place.mount, place.entry) != WALKED {
-        return None;
-    }
-    let walk = PATH.get_ptr(0)?;
-    // SAFETY: a map value that nothing else uses until here: no other program that looks for paths
-    // can run on this CPU in the meantime.
-    let walk = unsafe { &*walk };
-    let start = walk.start as usize;
-    let mut text = draft
-        .kernel_bytes(walk.bytes.as_ptr().wrapping_add(start).cast(), ROOM.saturating_sub(start))?;
-    if walk.too_long != 0 {
-        text.length |= Text::CUT;
-    }
-    Some(Found { text, state: walk.state as u8 })
+    let (slot, length) = draft.place();
+    Packed(path_append(slot, length, path as u64)).take_over(draft)
 }
 
 /// Appends the path of an open file.
@@ -137,21 +153,74 @@ pub fn file_of(descriptor: i32) -> Option<Pointer> {
 /// starts from. Nothing is resolved: symbolic links and `..` stay as they are.
 #[inline(always)]
 pub fn joined<R>(draft: &mut Draft<R>, directory: i32, given: Text) -> Option<Text> {
+    let (slot, length) = draft.place();
+    let given = u32::from(given.offset) | u32::from(given.length) << 16;
+    Some(Packed(path_join(slot, length, directory, given)).take_over(draft)?.text)
+}
+
+/// [`of`], as a function that the verifier checks by itself, once: inlined into a loop or a program
+/// it would follow each way through each turn, and give up.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn path_append(slot: u32, length: u32, path: u64) -> u64 {
+    append(slot, length, path as Pointer).unwrap_or(Packed::NONE).0
+}
+
+#[inline(always)]
+fn append(slot: u32, length: u32, path: Pointer) -> Option<Packed> {
+    let mut draft = Draft::<()>::at_place(slot, length)?;
+    let place: Place = kernel::read(path)?;
+    let root: Place = fs_struct::root.read(task_struct::fs.read(task::current())?)?;
+    let walk = PATH.get_ptr_mut(0)?;
+    // SAFETY: a map value that nothing else uses until the end: no other program that looks for
+    // paths can run on this CPU in the meantime. `path_step` has its own pointer to it.
+    unsafe { (*walk).begin(place, root) };
+    let mut steps = 0;
+    while path_step() == GO_ON {
+        steps += 1;
+        if steps > MAX_STEPS {
+            // SAFETY: as above.
+            unsafe { (*walk).give_up() };
+            break;
+        }
+    }
+    // SAFETY: as above.
+    let walk = unsafe { &*walk };
+    let start = walk.start as usize;
+    let mut text = draft
+        .kernel_bytes(walk.bytes.as_ptr().wrapping_add(start).cast(), ROOM.saturating_sub(start))?;
+    if walk.too_long != 0 {
+        text.length |= Text::CUT;
+    }
+    Some(Packed::new(text, walk.state as u8, &draft))
+}
+
+/// [`joined`], as a function that the verifier checks by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn path_join(slot: u32, length: u32, directory: i32, given: u32) -> u64 {
+    let given = Text { offset: given as u16, length: (given >> 16) as u16 };
+    join(slot, length, directory, given).unwrap_or(Packed::NONE).0
+}
+
+#[inline(always)]
+fn join(slot: u32, length: u32, directory: i32, given: Text) -> Option<Packed> {
+    let mut draft = Draft::<()>::at_place(slot, length)?;
     let given_length = usize::from(given.len()).min(MAX_TEXT);
     let source = draft.at(given);
-    if kernel::read::<u8>(source)? == b'/' && given_length > 0 {
-        return Some(given);
+    if given_length > 0 && kernel::read::<u8>(source)? == b'/' {
+        return Some(Packed::new(given, PRESENT, &draft));
     }
     let start = if directory == AT_FDCWD {
         fs_struct::pwd.of(task_struct::fs.read(task::current())?)?
     } else {
         file::f_path.of(file_of(directory)?)?
     };
-    let base = of(draft, start)?.text;
-    let base_length = usize::from(base.len());
+    let base = of(&mut draft, start)?.text;
+    let base_length = usize::from(base.len()).min(MAX_TEXT);
+    let ends_with_slash = base_length == 1 && kernel::read::<u8>(draft.at(base))? == b'/';
+    let slash = usize::from(base_length > 0 && !ends_with_slash);
     let room = draft.room::<{ MAX_TEXT + 1 }>()?;
-    // The root's own path ends with the slash already.
-    let slash = usize::from(base_length > 1);
     // SAFETY: the room has one byte more than the longest text.
     let result = unsafe {
         room.write(b'/');
@@ -163,32 +232,8 @@ pub fn joined<R>(draft: &mut Draft<R>, directory: i32, given: Text) -> Option<Te
     let length = base_length + slash + given_length;
     let kept = length.min(MAX_TEXT);
     draft.keep(kept - base_length, false);
-    Some(Text::new(base.offset, kept as u16, base.is_cut() || given.is_cut() || length > kept))
-}
-
-/// Fills in [`PATH`] with the path of a place. A function that the verifier checks by itself, once:
-/// inlined into a loop or a program it would follow each way through each turn, and give up.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn path_walk(mount: u64, entry: u64) -> u32 {
-    let Some(walk) = PATH.get_ptr_mut(0) else { return FAILED };
-    let Some(root) =
-        task_struct::fs.read(task::current()).and_then(|fs: Pointer| fs_struct::root.read(fs))
-    else {
-        return FAILED;
-    };
-    // SAFETY: a map value, see `of`.
-    unsafe { (*walk).begin(Place { mount, entry }, root) };
-    let mut steps = 0;
-    while path_step() == GO_ON {
-        steps += 1;
-        if steps > MAX_STEPS {
-            // SAFETY: as above.
-            unsafe { (*walk).give_up() };
-            break;
-        }
-    }
-    WALKED
+    let cut = base.is_cut() || given.is_cut() || length > kept;
+    Some(Packed::new(Text::new(base.offset, kept as u16, cut), PRESENT, &draft))
 }
 
 /// One name or one mount. Checked by itself as well.
@@ -196,17 +241,14 @@ extern "C" fn path_walk(mount: u64, entry: u64) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn path_step() -> u32 {
     let Some(walk) = PATH.get_ptr_mut(0) else { return WALKED };
-    // SAFETY: as in `path_walk`, which uses its own pointer in between only.
+    // SAFETY: as in `append`, which uses its own pointer before and after.
     if unsafe { (*walk).step() } { GO_ON } else { WALKED }
 }
 
-/// Result of [`path_walk`] and [`path_step`]: all done.
+/// Result of [`path_step`]: all done.
 const WALKED: u32 = 0;
 /// Result of [`path_step`]: the root is not reached yet.
 const GO_ON: u32 = 1;
-/// Result of [`path_walk`]: the task or the map could not be read.
-const FAILED: u32 = 2;
-
 impl Walk {
     #[inline(always)]
     fn begin(&mut self, place: Place, root: Place) {

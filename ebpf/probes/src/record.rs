@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use core::{ffi::c_void, marker::PhantomData, ptr};
+use core::{ffi::c_void, hint::black_box, marker::PhantomData, mem::ManuallyDrop, ptr};
 
 use crate::{
     events::{
@@ -71,6 +71,8 @@ fn output(kind: u16, ring: Ring, word: u64, record: *const c_void, length: u64) 
 /// A record with texts, being built. Dropping it gives the scratch buffer back.
 pub struct Draft<R> {
     slot: *mut Slot,
+    /// Which slot it is.
+    index: u32,
     length: usize,
     record: PhantomData<R>,
 }
@@ -81,7 +83,7 @@ impl<R> Draft<R> {
     /// Works without compare-and-swap, which kernels before 5.12 do not have: who adds 1 and then
     /// reads 1 is alone, whether it was interrupted in between or not.
     #[inline(always)]
-    fn claim(kind: u16) -> Option<*mut Slot> {
+    fn claim(kind: u16, length: usize) -> Option<Self> {
         let mut index = 0;
         while index < SLOTS {
             let slot = SCRATCH.get_ptr_mut(index)?;
@@ -89,13 +91,34 @@ impl<R> Draft<R> {
             let users = unsafe { &raw mut (*slot).users };
             add(users, 1);
             if unsafe { users.read_volatile() } == 1 {
-                return Some(slot);
+                return Some(Self { slot, index, length, record: PhantomData });
             }
             add(users, u64::MAX);
             index += 1;
         }
         lost(kind, LOST_MISSED);
         None
+    }
+
+    /// Where the draft is, as numbers: which scratch buffer, and how far it is filled.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> (u32, u32) {
+        (self.index, self.length as u32)
+    }
+
+    /// The draft at [`Self::place`]: a function that the verifier checks by itself is passed numbers
+    /// only. Dropping this does not give the scratch buffer back.
+    #[inline(always)]
+    pub(crate) fn at_place(index: u32, length: u32) -> Option<ManuallyDrop<Self>> {
+        let slot = SCRATCH.get_ptr_mut(index)?;
+        let length = length as usize;
+        Some(ManuallyDrop::new(Self { slot, index, length, record: PhantomData }))
+    }
+
+    /// Takes over what such a function has appended.
+    #[inline(always)]
+    pub(crate) fn filled_to(&mut self, length: u32) {
+        self.length = length as usize;
     }
 
     /// Bytes so far.
@@ -120,11 +143,14 @@ impl<R> Draft<R> {
     /// Room for `N` bytes behind what is there, or `None` if the draft is full.
     #[inline(always)]
     pub fn room<const N: usize>(&self) -> Option<*mut u8> {
-        if self.length > SLOT_BYTES - N {
+        // A value that the compiler cannot trace back: what is checked is what is added, and not
+        // another copy of the number, of which the verifier knows less.
+        let length = black_box(self.length);
+        if length > SLOT_BYTES - N {
             return None;
         }
         // SAFETY: checked above; the verifier checks it again.
-        Some(unsafe { self.bytes().add(self.length) })
+        Some(unsafe { self.bytes().add(length) })
     }
 
     /// Makes the first `length` bytes of the [`Self::room`] a text of the record.
@@ -189,7 +215,7 @@ impl<R> Draft<R> {
     pub fn emit_as(self, kind: u16, ring: Ring, word: u64) {
         // The compiler knows that this holds and would leave the check out; the verifier may have
         // lost sight of it.
-        let length = core::hint::black_box(self.length);
+        let length = black_box(self.length);
         if length <= SLOT_BYTES {
             output(kind, ring, word, self.bytes().cast(), length as u64);
         }
@@ -200,8 +226,7 @@ impl<R: Record> Draft<R> {
     /// A draft that begins with this fixed part, or `None` (counted) where no scratch buffer is left.
     #[inline(always)]
     pub fn new(record: R) -> Option<Self> {
-        let draft =
-            Self { slot: Self::claim(R::KIND)?, length: size_of::<R>(), record: PhantomData };
+        let draft = Self::claim(R::KIND, size_of::<R>())?;
         // SAFETY: the slot is larger than any record, and aligned to 8.
         unsafe { draft.bytes().cast::<R>().write(record) };
         Some(draft)
@@ -225,11 +250,7 @@ impl Draft<Header> {
     /// A draft of a kind that is known only at run time.
     #[inline(always)]
     pub fn of_header(header: Header) -> Option<Self> {
-        let draft = Self {
-            slot: Self::claim(header.kind)?,
-            length: size_of::<Header>(),
-            record: PhantomData,
-        };
+        let draft = Self::claim(header.kind, size_of::<Header>())?;
         // SAFETY: the slot is larger, and aligned to 8.
         unsafe { draft.bytes().cast::<Header>().write(header) };
         Some(draft)
