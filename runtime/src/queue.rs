@@ -131,6 +131,11 @@ impl Queue {
         self.lock().batches.is_empty()
     }
 
+    /// Bytes of rows that wait.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Number of events dropped so far.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
@@ -209,6 +214,7 @@ mod tests {
         );
         assert_eq!(queue.dropped(), 6);
         assert!(queue.pop().is_none());
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     config::{self, Config, Problems},
     feed::MemberId,
     kind::Kinds,
-    outcome::StateLabels,
+    outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Wanted},
     policy::{Digest, Life, LoadError, Loaded, Outcome, Pool, Running},
     probe::{Coverage, ProbeError, Probes, Report},
@@ -171,10 +171,13 @@ impl Policies {
         }
     }
 
-    /// Brings the metric of the policies' states up to date.
+    /// Brings the metrics of the policies' states and queues up to date.
     pub fn look(&mut self) {
         let mut states: BTreeMap<&str, i64> = self.states.iter().map(|state| (*state, 0)).collect();
-        for active in self.active.values() {
+        for (name, active) in &self.active {
+            let labels = PolicyLabels { policy: name.clone() };
+            let waiting = i64::try_from(active.running.queue().bytes()).unwrap_or(i64::MAX);
+            self.outcome.counts.queue.get_or_create(&labels).set(waiting);
             let state = match active.running.life() {
                 Life::Running => "running",
                 Life::Restarting => "restarting",
@@ -381,6 +384,7 @@ impl Policies {
         self.reader.remove(active.member);
         end(name, active.running);
         self.outcome.metrics.remove(name);
+        self.outcome.counts.queue.remove(&PolicyLabels { policy: name.to_owned() });
         self.apply();
         tracing::info!(policy = name, "policy removed: {why}");
     }

@@ -193,3 +193,121 @@ agent_metrics! {
 impl Documented for Counter<f64, std::sync::atomic::AtomicU64> {
     const KIND: MetricType = MetricType::Counter;
 }
+
+/// The reference of the agent's metrics, as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n<!-- Made from runtime/src/outcome/agent_metrics.rs; BLESS=1 cargo test rewrites it. -->\n\n\
+         `/metrics` on the address of `[metrics]` has the metrics of the policies, each with the label `policy`,\n\
+         and those of the agent itself:\n\n\
+         | name | type | labels | unit | meaning |\n|---|---|---|---|---|\n",
+    );
+    for AgentMetric { field: _, name, kind, labels, unit, help } in AgentMetrics::list() {
+        let total = if kind == "counter" { "_total" } else { "" };
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
+        out += &[
+            "| `",
+            &name,
+            total,
+            "` | ",
+            kind,
+            " | ",
+            &labels,
+            " | ",
+            &unit.to_lowercase(),
+            " | ",
+            help,
+            " |\n",
+        ]
+        .concat();
+    }
+    out += "\nPolicies' metrics follow these rules:\n\n\
+        - A name belongs to one type, unit and set of labels. A policy that uses it otherwise does not load.\n\
+        - A counter goes on when a policy's instance restarts or its file is replaced.\n\
+        - Label values are cut at 256 bytes, and control characters in them are escaped.\n\
+        - Above a policy's cap (`series` in `[limits]`) values are counted in one series for each name, with\n  \
+          `overflow=\"true\"` in place of its labels.\n\
+        - A series with labels that nobody wrote to for `idle_expiry` is forgotten; it goes on where it was if the\n  \
+          policy still holds it when it writes again, else it begins anew. One without labels stays.\n\
+        - Names that begin with `tipstaff_` are the agent's.\n";
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn docs_metrics_md_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(path, reference()).unwrap();
+        }
+        let found = fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == reference(),
+            "docs/metrics.md is not what the list says: run with BLESS=1 to rewrite it"
+        );
+    }
+
+    #[test]
+    fn every_metric_is_exposed_under_its_documented_name() {
+        let metrics = AgentMetrics::default();
+        metrics.output_dropped.inc();
+        metrics.queue.get_or_create(&PolicyLabels { policy: "p".into() }).set(3);
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let names: Vec<_> = AgentMetrics::list().into_iter().map(|metric| metric.name).collect();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            assert!(
+                names.iter().any(|name| line.starts_with(&format!("{name} "))),
+                "{line} is not documented"
+            );
+        }
+        assert!(text.contains("\ntipstaff_queue_bytes{policy=\"p\"} 3\n"), "{text}");
+        assert!(text.contains("\ntipstaff_output_dropped_total 1\n"), "{text}");
+    }
+
+    /// The source files of the agent without their tests and without white space.
+    fn sources(directory: &Path, into: &mut String) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, into);
+            } else if path
+                .file_name()
+                .is_none_or(|name| name != "tests.rs" && name != "agent_metrics.rs")
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                into.extend(code.split_whitespace());
+                into.push('\n');
+            }
+        }
+    }
+
+    #[test]
+    fn somebody_writes_to_every_metric() {
+        let mut code = String::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+        for metric in AgentMetrics::list() {
+            let is_part = |c: char| c.is_alphanumeric() || c == '_';
+            let is_written = code.match_indices(metric.field).any(|(at, field)| {
+                let (before, after) = (&code[..at], &code[at + field.len()..]);
+                // Written at once, or handed to something that writes.
+                let writes = [".inc()", ".inc_by(", ".set(", ".get_or_create("]
+                    .iter()
+                    .any(|write| after.starts_with(write));
+                let handed = ["metrics.", "counts."].iter().any(|holder| before.ends_with(holder));
+                (writes && !before.ends_with(is_part)) || (handed && !after.starts_with(is_part))
+            });
+            assert!(is_written, "nobody writes to `{}`", metric.name);
+        }
+    }
+}

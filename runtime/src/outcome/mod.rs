@@ -13,7 +13,7 @@
 //!
 //! An instance that restarts uses the same [`PolicyMetrics`], so that its counters go on.
 
-mod agent_metrics;
+pub mod agent_metrics;
 mod alert;
 pub mod expose;
 mod metrics;
