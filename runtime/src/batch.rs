@@ -20,6 +20,8 @@ pub const FULL_BYTES: usize = 64 * 1024;
 pub const FULL_EVENTS: u64 = 1024;
 /// Room that a batch starts with: the last row may go beyond [`FULL_BYTES`].
 const ROOM: usize = FULL_BYTES + 16 * 1024;
+/// Rows that a batch has room for at first: events, and some gaps.
+const ROOM_ROWS: usize = FULL_EVENTS as usize + 16;
 /// Size of a gap's row.
 const GAP_ROW: usize = 40;
 
@@ -46,10 +48,27 @@ pub fn gap_rows(gaps: &[Gap]) -> Vec<u8> {
     rows
 }
 
+/// Where a row is in its batch.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    time: u64,
+    start: u32,
+    length: u32,
+}
+
+impl Place {
+    fn range(self) -> std::ops::Range<usize> {
+        // Batches are far below 4 GiB.
+        self.start as usize..self.start as usize + self.length as usize
+    }
+}
+
 /// A batch that rows still come to.
 #[derive(Debug)]
 pub struct Open {
     rows: Vec<u8>,
+    /// Where each row is, in the order in which they came.
+    index: Vec<Place>,
     events: Vec<u64>,
     total: u64,
     first_ns: u64,
@@ -65,6 +84,7 @@ impl Open {
     pub fn new(subscriptions: usize) -> Self {
         Self {
             rows: Vec::new(),
+            index: Vec::new(),
             events: vec![0; subscriptions],
             total: 0,
             first_ns: u64::MAX,
@@ -80,6 +100,7 @@ impl Open {
         if self.rows.is_empty() {
             self.began = now;
             self.rows.reserve(ROOM);
+            self.index.reserve(ROOM_ROWS);
         }
         &mut self.rows
     }
@@ -105,6 +126,10 @@ impl Open {
 
     #[inline]
     fn note_time(&mut self, time: u64) {
+        let start = self.index.last().map_or(0, |last| last.start + last.length);
+        // Batches are far below 4 GiB.
+        let length = u32::try_from(self.rows.len()).map_or(0, |end| end - start);
+        self.index.push(Place { time, start, length });
         self.in_order &= time >= self.last_ns;
         self.last_ns = self.last_ns.max(time);
         self.first_ns = self.first_ns.min(time);
@@ -136,53 +161,89 @@ impl Open {
     }
 
     /// Closes it: the rows in time order, in as many batches as their size asks for.
-    pub fn close(self, plan: &Plan, each: &mut impl FnMut(Arc<Batch>)) {
+    pub fn close(mut self, plan: &Plan, each: &mut impl FnMut(Arc<Batch>)) {
         if self.is_empty() {
             return;
         }
-        if self.in_order && self.rows.len() <= 2 * FULL_BYTES {
-            let rows = if self.rows.len() < ROOM / 2 {
-                // It may wait in a queue that counts bytes, not room.
-                self.rows.as_slice().to_vec()
-            } else {
-                self.rows
-            };
-            each(Arc::new(Batch {
-                bytes: rows,
-                events: self.events,
-                first_ns: self.first_ns,
-                last_ns: self.last_ns,
-            }));
+        if self.rows.len() > 2 * FULL_BYTES {
+            self.split(plan, each);
             return;
         }
-        let mut index: Vec<(u64, Row<'_>)> =
-            rows(&self.rows).map(|row| (row.time(), row)).collect();
-        index.sort_by_key(|(time, _)| *time);
-        let mut next = Open::new(self.events.len());
-        for (_, row) in index {
-            if next.rows.len() + row.bytes.len() > FULL_BYTES && !next.rows.is_empty() {
-                std::mem::replace(&mut next, Open::new(self.events.len())).close(plan, each);
+        if !self.in_order {
+            self.sort(plan);
+        }
+        let bytes = if self.rows.len() < ROOM / 2 {
+            // It may wait in a queue that counts bytes, not room.
+            self.rows.as_slice().to_vec()
+        } else {
+            self.rows
+        };
+        let Self { events, first_ns, last_ns, .. } = self;
+        each(Arc::new(Batch { bytes, events, first_ns, last_ns }));
+    }
+
+    /// Puts the rows in time order. Few of them are out of it, and not far, so only the stretches
+    /// in which they are get written again.
+    fn sort(&mut self, plan: &Plan) {
+        let mut sorted = self.index.clone();
+        sorted.sort_by_key(|place| place.time);
+        let mut stretch = 0;
+        let mut farthest = 0;
+        let mut copy = Vec::new();
+        for (at, place) in sorted.iter().enumerate() {
+            farthest = farthest.max(place.start);
+            if farthest != self.index[at].start {
+                continue;
             }
-            next.take(row, plan);
+            // Up to here the same rows stand on both sides.
+            if stretch < at {
+                let start = self.index[stretch].range().start;
+                copy.clear();
+                copy.extend_from_slice(&self.rows[start..self.index[at].range().end]);
+                let mut to = start;
+                for place in &sorted[stretch..=at] {
+                    let from = place.range().start - start..place.range().end - start;
+                    let row = &mut self.rows[to..to + from.len()];
+                    row.copy_from_slice(&copy[from]);
+                    shift_texts(plan, row, place.range().start, to);
+                    to += row.len();
+                }
+            }
+            stretch = at + 1;
+        }
+    }
+
+    /// Puts the rows, in time order, into batches of a size that suits a call.
+    fn split(mut self, plan: &Plan, each: &mut impl FnMut(Arc<Batch>)) {
+        self.index.sort_by_key(|place| place.time);
+        let mut next = Self::new(self.events.len());
+        for place in self.index {
+            if next.rows.len() + place.range().len() > FULL_BYTES && !next.rows.is_empty() {
+                std::mem::replace(&mut next, Self::new(self.events.len())).close(plan, each);
+            }
+            let start = next.rows.len();
+            next.rows.extend_from_slice(&self.rows[place.range()]);
+            let row = &mut next.rows[start..];
+            shift_texts(plan, row, place.range().start, start);
+            let (flags, subscription) = (row[ROW_FLAGS], row[ROW_INDEX]);
+            if flags & FLAG_GAP == 0 {
+                next.note(subscription, place.time);
+            } else {
+                next.note_time(place.time);
+            }
         }
         next.close(plan, each);
     }
+}
 
-    /// Appends a row of another batch.
-    fn take(&mut self, row: Row<'_>, plan: &Plan) {
-        let start = self.rows.len();
-        self.rows.extend_from_slice(row.bytes);
-        self.note_time(row.time());
-        if row.flags() & FLAG_GAP != 0 {
-            return;
-        }
-        let subscription = usize::from(row.subscription());
-        self.events[subscription] += 1;
-        self.total += 1;
-        let (Ok(from), Ok(to)) = (u32::try_from(row.start), u32::try_from(start)) else { return };
-        if let Some(Some(bound)) = plan.subscriptions.get(subscription) {
-            bound.projection.shift_texts(&mut self.rows[start..], from, to);
-        }
+/// Lets the texts of a row that was moved be found again.
+fn shift_texts(plan: &Plan, row: &mut [u8], from: usize, to: usize) {
+    if row[ROW_FLAGS] & FLAG_GAP != 0 {
+        return;
+    }
+    let (Ok(from), Ok(to)) = (u32::try_from(from), u32::try_from(to)) else { return };
+    if let Some(Some(bound)) = plan.subscriptions.get(usize::from(row[ROW_INDEX])) {
+        bound.projection.shift_texts(row, from, to);
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Projection {
     /// The fixed part of a row.
     pub(crate) template: Vec<u8>,
     pub(crate) moves: Vec<Move>,
+    pub(crate) shorts: Vec<Short>,
     pub(crate) numbers: Vec<Number>,
     /// Bit of the record's `absent`, and the bit of the row's.
     pub(crate) absent: Vec<(u32, u32)>,
@@ -52,6 +53,10 @@ pub struct Projection {
     pub(crate) absent_mask: u32,
     pub(crate) looked_up: Vec<LookedUp>,
     pub(crate) texts: Vec<TextStep>,
+    /// Whether rows are made by moves and copies alone.
+    pub(crate) is_plain: bool,
+    /// Whether anything is looked up.
+    pub(crate) looks_up: bool,
     /// Where a mask of cut texts goes, for who decodes rows.
     pub(crate) cuts_at: Option<usize>,
 }
@@ -63,7 +68,16 @@ pub(crate) struct Move {
     pub to: u16,
 }
 
-/// A number that 8-byte moves cannot do.
+/// 4, 2 or 1 bytes of the record go to the row: what is left beside 8-byte moves, and what is
+/// widened by the zeros that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Short {
+    pub from: u16,
+    pub to: u16,
+    pub size: u8,
+}
+
+/// A number that is widened with its sign, or narrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number {
     pub from: u16,
@@ -172,12 +186,16 @@ impl Projection {
             let (from, to) = (usize::from(step.from), usize::from(step.to));
             row[to..to + 8].copy_from_slice(&record[from..from + 8]);
         }
+        for step in &self.shorts {
+            let (from, to) = (usize::from(step.from), usize::from(step.to));
+            match step.size {
+                4 => row[to..to + 4].copy_from_slice(&record[from..from + 4]),
+                2 => row[to..to + 2].copy_from_slice(&record[from..from + 2]),
+                _ => row[to] = record[from],
+            }
+        }
         let absent = record::absent(record)?;
-        if absent & self.absent_mask == 0
-            && self.numbers.is_empty()
-            && self.looked_up.is_empty()
-            && self.texts.is_empty()
-        {
+        if absent & self.absent_mask == 0 && self.is_plain {
             return Ok(());
         }
         self.finish(record, absent, lookup, rows, start).inspect_err(|_| rows.truncate(start))
@@ -203,7 +221,7 @@ impl Projection {
             step.store.put(value, row, usize::from(step.to), &mut marks);
         }
         if !(self.looked_up.is_empty() && self.texts.is_empty()) {
-            let subject = record::subject(record)?;
+            let subject = if self.looks_up { record::subject(record)? } else { Subject::default() };
             for step in &self.looked_up {
                 match lookup.number(step.field, &subject) {
                     Some(value) => step.store.put(value, row, usize::from(step.to), &mut marks),
@@ -213,8 +231,8 @@ impl Projection {
             for step in &self.texts {
                 step.append(record, absent, &subject, lookup, rows, start, &mut marks)?;
             }
-            let padded = rows.len().next_multiple_of(8);
-            rows.resize(padded, 0);
+            let padding = rows.len().wrapping_neg() % 8;
+            rows.extend_from_slice(&[0; 8][..padding]);
         }
         let words = u16::try_from((rows.len() - start) / 8).map_err(|_| Malformed)?;
         let row = &mut rows[start..];

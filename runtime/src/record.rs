@@ -105,7 +105,7 @@ pub fn span(record: &[u8], at: usize, repr: Repr) -> Result<Option<Span<'_>>, Ma
             let bytes = record.get(start..start + usize::from(text.len())).ok_or(Malformed)?;
             Ok(Some(Span { bytes, cut: text.is_cut() }))
         }
-        Repr::Wire(Type::Comm) => until_nul(record, at, 16).map(Some),
+        Repr::Wire(Type::Comm) => comm(record, at).map(Some),
         Repr::Chars(size) => until_nul(record, at, usize::from(size)).map(Some),
         Repr::DataLoc { base, relative } => {
             let raw = u32::from_ne_bytes(bytes_at(record, at)?);
@@ -116,6 +116,18 @@ pub fn span(record: &[u8], at: usize, repr: Repr) -> Result<Option<Span<'_>>, Ma
         }
         Repr::Wire(_) | Repr::Int { .. } => Err(Malformed),
     }
+}
+
+/// The bytes before the first NUL of 16, all at once.
+#[inline]
+fn comm(record: &[u8], at: usize) -> Result<Span<'_>, Malformed> {
+    const ONES: u128 = u128::MAX / 0xff;
+    let array: &[u8; 16] = record.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
+    let bytes = u128::from_le_bytes(*array);
+    // The highest bit of each zero byte, and perhaps of bytes above the first zero one.
+    let zeros = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    let length = (zeros.trailing_zeros() / 8) as usize;
+    Ok(Span { bytes: &array[..length], cut: false })
 }
 
 /// The bytes before the first NUL of an array.
@@ -167,6 +179,19 @@ mod tests {
                 Err(Malformed),
                 "{offset}+{length}"
             );
+        }
+    }
+
+    #[test]
+    fn a_command_name_ends_at_its_first_nul_or_is_full() {
+        for name in ["", "a", "sh\x01\u{80}", "fifteen-letters", "sixteen-letters-"] {
+            let mut record = [0; 20];
+            record[2..2 + name.len()].copy_from_slice(name.as_bytes());
+            if name.len() < 14 {
+                record[2 + name.len() + 1..18].fill(1);
+            }
+            let found = span(&record, 2, Repr::Wire(Type::Comm)).unwrap().unwrap();
+            assert_eq!(found.bytes, name.as_bytes());
         }
     }
 

@@ -8,8 +8,8 @@ use crate::{
     kind::{Class, Enriched, Field, From, Kind},
     manifest::{Ask, AskType},
     project::{
-        LookedUp, Move, Number, Projection, ROW_ABSENT, ROW_HEADER, ROW_INDEX, ROW_WORDS, Store,
-        TextFrom, TextStep,
+        LookedUp, Move, Number, Projection, ROW_ABSENT, ROW_HEADER, ROW_INDEX, ROW_WORDS, Short,
+        Store, TextFrom, TextStep,
     },
 };
 
@@ -108,11 +108,14 @@ impl Layout {
                 record_size: usize::from(kind.size).max(size_of::<Header>()),
                 template: Vec::new(),
                 moves: Vec::new(),
+                shorts: Vec::new(),
                 numbers: Vec::new(),
                 absent: Vec::new(),
                 absent_mask: 0,
                 looked_up: Vec::new(),
                 texts: Vec::new(),
+                is_plain: true,
+                looks_up: false,
                 cuts_at: None,
             },
         }
@@ -174,6 +177,12 @@ impl Layout {
             (From::Record { offset: at, .. }, Conversion::Copy) => {
                 self.copies.push((usize::from(at), offset, ask.ty.size()));
             }
+            (From::Record { offset: at, .. }, Conversion::Number { from, signed: false, to })
+                if from < to =>
+            {
+                // The template's zeros do the rest.
+                self.copies.push((usize::from(at), offset, usize::from(from)));
+            }
             (From::Record { offset: at, .. }, Conversion::Number { from, signed, .. }) => {
                 self.projection.numbers.push(Number { from: at, to, size: from, signed, store });
             }
@@ -200,17 +209,21 @@ impl Layout {
         self.projection.template = template;
         let steps = coalesce(&self.copies, self.projection.record_size, size);
         self.projection.moves = steps.0;
-        self.projection.numbers.extend(steps.1);
+        self.projection.shorts = steps.1;
+        let looks_up = self.projection.reads().next().is_some();
+        self.projection.looks_up = looks_up;
+        let Projection { numbers, looked_up, texts, .. } = &self.projection;
+        self.projection.is_plain = numbers.is_empty() && looked_up.is_empty() && texts.is_empty();
         (self.projection, self.columns)
     }
 }
 
-/// Makes 8-byte moves of copies, and numbers of what is too short for one.
+/// Makes 8-byte moves of copies, and short ones of what is left.
 fn coalesce(
     copies: &[(usize, usize, usize)],
     record: usize,
     row: usize,
-) -> (Vec<Move>, Vec<Number>) {
+) -> (Vec<Move>, Vec<Short>) {
     let mut runs: Vec<(usize, usize, usize)> = Vec::new();
     for &(from, to, length) in copies {
         match runs.last_mut() {
@@ -218,7 +231,7 @@ fn coalesce(
             _ => runs.push((from, to, length)),
         }
     }
-    let (mut moves, mut numbers) = (Vec::new(), Vec::new());
+    let (mut moves, mut shorts) = (Vec::new(), Vec::new());
     for (at, &(from, to, length)) in runs.iter().enumerate() {
         let step = |offset: usize| Move { from: small(from + offset), to: small(to + offset) };
         if length >= 8 {
@@ -236,25 +249,14 @@ fn coalesce(
         } else {
             let mut done = 0;
             for size in [4, 2, 1] {
-                if length - done >= size {
-                    let store = Store {
-                        size: u8::try_from(size).expect("at most 4"),
-                        signed: false,
-                        absent: 0,
-                    };
-                    numbers.push(Number {
-                        from: small(from + done),
-                        to: small(to + done),
-                        size: store.size,
-                        signed: false,
-                        store,
-                    });
-                    done += size;
+                if length - done >= usize::from(size) {
+                    shorts.push(Short { from: small(from + done), to: small(to + done), size });
+                    done += usize::from(size);
                 }
             }
         }
     }
-    (moves, numbers)
+    (moves, shorts)
 }
 
 /// Whether these runs write every byte from `start` to `end`.

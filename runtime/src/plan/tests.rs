@@ -138,7 +138,8 @@ fn neighbours_are_moved_together() {
     let projection = &plan.bound().next().unwrap().projection;
     // time; pid and tid; start; uid, which spills over what ppid then writes; ppid is left.
     assert_eq!(projection.moves.len(), 4);
-    assert_eq!(projection.numbers.len(), 1);
+    assert_eq!(projection.shorts.len(), 1);
+    assert!(projection.is_plain);
     assert_eq!(projection.fixed_size(), 40);
 }
 
