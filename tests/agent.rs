@@ -33,7 +33,8 @@ impl Agent {
         for policy in policies {
             fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
         }
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
         let metrics = format!("127.0.0.1:{port}");
         let file = directory.path().join("tipstaff.toml");
         let text = format!(
@@ -42,12 +43,17 @@ impl Agent {
             directory.path().join("cache").display().to_string(),
         );
         fs::write(&file, text).expect("written");
-        let tipstaff = Tipstaff::ready(&["run", "--format", "json", "--config", &file.display().to_string()]);
+        let tipstaff =
+            Tipstaff::ready(&["run", "--format", "json", "--config", &file.display().to_string()]);
         Self { tipstaff, policies: folder, metrics, _directory: directory }
     }
 
     fn value(&self, name: &str, labels: &[&str]) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counters are whole"
+        )]
         let value = series(&scrape(&self.metrics), name, labels).unwrap_or(0.0) as u64;
         value
     }
@@ -100,7 +106,8 @@ fn a_policy_that_is_dropped_in_is_running_within_two_seconds() {
     agent.drop_in(&shipped("exec-audit"));
     until("exec_total of /usr/bin/env", || {
         Command::new("/usr/bin/env").arg("true").output().expect("runs");
-        (agent.value("exec_total", &[r#"exe="/usr/bin/env""#, r#"policy="exec-audit""#]) > 0).then_some(())
+        (agent.value("exec_total", &[r#"exe="/usr/bin/env""#, r#"policy="exec-audit""#]) > 0)
+            .then_some(())
     });
     // Compiling included. The machine may be busy: what counts is that nothing waits for a timer.
     assert!(began.elapsed() < Duration::from_secs(10), "took {:?}", began.elapsed());
@@ -131,7 +138,8 @@ fn each_execution_is_counted_once_while_unrelated_load_runs() {
 
 #[test]
 fn adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_another() {
-    if !can_probe("adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_another") {
+    if !can_probe("adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_another")
+    {
         return;
     }
     let agent = Agent::start(&[&fixture("tally")], "");
@@ -179,7 +187,8 @@ fn what_overflows_the_ring_is_counted_exactly() {
     check_tally(&agent, 300_000);
     let lost = agent.value("tally_lost_total", &[]);
     assert!(lost > 0, "the load must be larger than the ring");
-    let counted = agent.value("tipstaff_events_lost_total", &[r#"kind="unlink""#, r#"cause="ring_full""#]);
+    let counted =
+        agent.value("tipstaff_events_lost_total", &[r#"kind="unlink""#, r#"cause="ring_full""#]);
     assert_eq!(counted, lost);
 }
 
@@ -192,7 +201,10 @@ fn a_shutdown_delivers_what_is_in_the_rings_and_batches() {
     tally_load(20_000).join().expect("the load ends");
     let (output, code) = agent.tipstaff.stop();
     assert_eq!(code, 0);
-    let line = output.iter().find(|line| line.contains("tally_events_total")).expect("a last word on metrics");
+    let line = output
+        .iter()
+        .find(|line| line.contains("tally_events_total"))
+        .expect("a last word on metrics");
     assert!(line.contains("20000"), "{line}");
 }
 
@@ -218,7 +230,8 @@ fn a_file_that_is_no_policy_is_named_and_the_rest_goes_on() {
     // A file that others may write decides nothing.
     let open = agent.policies.join("open.wasm");
     fs::write(&open, &good).expect("written");
-    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("changed");
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .expect("changed");
     assert!(agent.tipstaff.wait_for_log("open.wasm").contains("chmod"));
     tally_load(1_000).join().expect("the load ends");
     check_tally(&agent, 1_000);
@@ -242,7 +255,11 @@ fn a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole() {
     until("the policy runs", || {
         (agent.value("tipstaff_policies", &[r#"state="running""#]) == 1).then_some(())
     });
-    assert!(agent.tipstaff.log.iter().all(|line| !line.contains("error")), "{:?}", agent.tipstaff.log);
+    assert!(
+        agent.tipstaff.log.iter().all(|line| !line.contains("error")),
+        "{:?}",
+        agent.tipstaff.log
+    );
 }
 
 #[test]
@@ -272,8 +289,14 @@ fn a_tracepoint_from_the_configuration_is_a_kind_of_its_own() {
     fs::write(&file, text).expect("written");
     let program = directory.path().join("unusual-name");
     fs::copy("/bin/true", &program).expect("copied");
-    let mut events =
-        Tipstaff::ready(&["events", "run", "--format", "json", "--config", &file.display().to_string()]);
+    let mut events = Tipstaff::ready(&[
+        "events",
+        "run",
+        "--format",
+        "json",
+        "--config",
+        &file.display().to_string(),
+    ]);
     let mut child = Command::new(&program).spawn().expect("runs");
     let line = events.wait_for_output("unusual-name");
     let event: serde_json::Value = serde_json::from_str(&line).expect("an object");

@@ -24,7 +24,8 @@ pub fn can_probe(test: &str) -> bool {
 
 /// The path of a shipped policy, built by `make build`.
 pub fn shipped(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/{name}.wasm"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `make build`", path.display());
     path
 }
@@ -71,7 +72,9 @@ impl Tipstaff {
                         return line;
                     }
                 }
-                Err(_) => panic!("no line with {text:?} on standard error, but:\n{}", self.log.join("\n")),
+                Err(_) => {
+                    panic!("no line with {text:?} on standard error, but:\n{}", self.log.join("\n"))
+                }
             }
         }
     }
@@ -83,7 +86,10 @@ impl Tipstaff {
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return line,
                 Ok(_) => {}
-                Err(_) => panic!("no line with {text:?} on standard output; log:\n{}", self.log.join("\n")),
+                Err(_) => panic!(
+                    "no line with {text:?} on standard output; log:\n{}",
+                    self.log.join("\n")
+                ),
             }
         }
     }
@@ -110,10 +116,14 @@ impl Tipstaff {
         let deadline = Instant::now() + PATIENCE;
         let mut output = Vec::new();
         // The channel closes when the process closes its standard output.
-        while let Ok(line) = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) =
+            self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             output.push(line);
         }
-        while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) =
+            self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             self.log.push(line);
         }
         let status = loop {
@@ -152,7 +162,8 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 /// What the agent exposes at `address` (`HOST:PORT`).
 pub fn scrape(address: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the metrics port listens");
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("writes");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+        .expect("writes");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("reads");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -184,7 +195,8 @@ pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 
 /// The path of a policy of the tests, built by `tools/build-policies.sh tests`.
 pub fn fixture(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/tests/{name}.wasm"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/tests/{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `tools/build-policies.sh tests`", path.display());
     path
 }

@@ -5,6 +5,7 @@
 
 mod document;
 mod problem;
+mod quantity;
 mod reference;
 mod resolve;
 mod settings;
@@ -14,10 +15,11 @@ mod value;
 use std::path::Path;
 
 pub use problem::{Problem, Problems};
+pub use quantity::parse_time;
 pub use reference::reference;
 pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Limits, Metrics, Policy, Probe};
 pub use settings::Settings;
-pub use value::{Attach, DenyField, Listen, Mode, Name, is_name, parse_time};
+pub use value::{Attach, DenyField, Listen, Mode, Name, is_name};
 
 use self::document::Reader;
 use crate::trust::{Trust, TrustError};

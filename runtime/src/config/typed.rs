@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     document::{At, Key, Node, Reader, Section, Value, section},
+    quantity::{Size, Time, Whole},
     settings::Settings,
-    value::{Attach, DenyField, Digest, KindName, Listen, Mode, Name, Size, Time, Whole},
+    value::{Attach, DenyField, Digest, KindName, Listen, Mode, Name},
 };
 
 const KIB: u64 = 1 << 10;

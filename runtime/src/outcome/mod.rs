@@ -18,6 +18,7 @@ mod alert;
 pub mod expose;
 mod metrics;
 mod rate;
+mod rules;
 mod series;
 mod table;
 
@@ -25,8 +26,9 @@ pub use agent_metrics::{
     AgentMetric, AgentMetrics, CauseLabels, KindLabels, LossLabels, PolicyLabels, StateLabels,
 };
 pub use alert::{Alert, Alerts, PolicyAlerts, Raised, Severity};
-pub use metrics::{Describe, MetricError, Metrics, PolicyMetrics};
+pub use metrics::{Describe, Metrics, PolicyMetrics};
 pub use rate::Rate;
+pub use rules::MetricError;
 pub use series::{Counter, Gauge, Histogram, Value};
 pub use table::{FamilySnapshot, MetricKind, SeriesSnapshot};
 
