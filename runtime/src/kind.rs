@@ -1,9 +1,13 @@
 //! What events there are: the built-in catalogue, kinds known only at run time (tracepoints from
 //! the configuration), and the enriched fields that every kind has.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+mod reference;
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use tipstaff_events::{KINDS, Ring, Type, catalogue::COMMON};
+
+pub use reference::reference;
 
 /// An event kind on this agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +132,20 @@ pub enum Class {
     List,
     /// A number that stands for one of these names; can be asked for as text or as a number.
     Name(&'static [&'static str]),
+}
+
+/// As the documentation names the type.
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsigned(size) => write!(f, "u{}", u32::from(*size) * 8),
+            Self::Signed(size) => write!(f, "i{}", u32::from(*size) * 8),
+            Self::Address => f.write_str("address"),
+            Self::Text => f.write_str("text"),
+            Self::List => f.write_str("list"),
+            Self::Name(_) => f.write_str("name"),
+        }
+    }
 }
 
 impl Repr {

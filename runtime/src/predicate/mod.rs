@@ -11,6 +11,8 @@
 
 mod eval;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

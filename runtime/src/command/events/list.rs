@@ -32,7 +32,7 @@ fn fields(kind: &Kind, out: &mut String) -> fmt::Result {
     writeln!(out, "{}: {}", kind.name, kind.doc)?;
     for field in &kind.fields {
         let unit = if field.unit.is_empty() { String::new() } else { format!(" [{}]", field.unit) };
-        writeln!(out, "  {:<20} {:<8} {}{unit}", field.name, type_of(field.class()), field.doc)?;
+        writeln!(out, "  {:<20} {:<8} {}{unit}", field.name, field.class().to_string(), field.doc)?;
         if let Class::Name(names) = field.class() {
             writeln!(out, "  {:<20} {:<8} one of {}", "", "", names.join(", "))?;
         }
@@ -46,7 +46,7 @@ fn json(kind: &Kind) -> serde_json::Value {
         .iter()
         .map(|field| {
             let mut object = serde_json::json!({
-                "name": field.name, "type": type_of(field.class()), "unit": field.unit, "doc": field.doc,
+                "name": field.name, "type": field.class().to_string(), "unit": field.unit, "doc": field.doc,
             });
             if let Class::Name(names) = field.class() {
                 object["names"] = names.into();
@@ -55,19 +55,4 @@ fn json(kind: &Kind) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({ "kind": kind.name, "doc": kind.doc, "fields": fields })
-}
-
-/// The type as a manifest writes it.
-fn type_of(class: Class) -> &'static str {
-    match class {
-        Class::Unsigned(1) => "u8",
-        Class::Unsigned(2) => "u16",
-        Class::Unsigned(4) => "u32",
-        Class::Unsigned(_) => "u64",
-        Class::Signed(8) => "i64",
-        Class::Signed(_) => "i32",
-        Class::Address => "address",
-        Class::Text | Class::Name(_) => "text",
-        Class::List => "list",
-    }
 }
