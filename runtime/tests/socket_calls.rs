@@ -455,3 +455,26 @@ fn operations_by_io_uring_are_seen() {
     }
     assert_eq!(session.lost(), []);
 }
+
+#[test]
+fn one_request_that_accepts_many_gives_as_many_events() {
+    let Some(_guard) = alone() else { return };
+    let mut session = session();
+    for _ in 0..20 {
+        let (pid, results) = ways(&["accept-many", "20"]);
+        let accepts = of(&mut session, accept::KIND, pid.into());
+        let connects = of(&mut session, connect::KIND, pid.into());
+        let said: Vec<_> = accepts
+            .iter()
+            .map(|event| (name(event, "via"), result(event), event.number("port")))
+            .collect();
+        let expected: Vec<_> = results
+            .iter()
+            .zip(&connects)
+            .map(|(&descriptor, connect)| ("io_uring", descriptor, connect.number("local_port")))
+            .collect();
+        // The request's own signals interrupt connect, which then is started again.
+        assert_eq!((said, connects.len()), (expected, 20));
+    }
+    assert_eq!(session.lost(), []);
+}

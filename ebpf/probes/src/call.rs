@@ -29,7 +29,8 @@ const TS_COMPAT: u32 = 2;
 /// started again.
 const ERESTART_RESTARTBLOCK: i64 = -516;
 const ERESTARTSYS: i64 = -512;
-const EINTR: i32 = 4;
+/// Interrupted by a signal.
+pub const EINTR: i32 = 4;
 
 /// A call that a family watches, as it names it: 1 to 15.
 pub type Name = u8;

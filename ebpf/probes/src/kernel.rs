@@ -112,12 +112,14 @@ offsets! {
     fs_struct { pwd, root }
     inet_sock { inet_sport }
     inode { i_mode }
-    io_kiocb { file, flags, opcode }
+    io_accept { file_slot, iou_flags }
+    io_cqe { user_data }
+    io_kiocb { cqe, ctx, file, flags, opcode }
     io_listen { backlog }
     io_open { dfd, file_slot, filename, how }
     io_rename { flags, new_dfd, newpath, old_dfd, oldpath }
     io_unlink { dfd, filename, flags }
-    io_uring_cqe { res }
+    io_uring_cqe { res, user_data }
     kernel_siginfo { si_code }
     kernfs_node { id }
     linux_binprm { file, filename, interp }

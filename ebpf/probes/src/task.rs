@@ -41,6 +41,13 @@ pub fn current() -> Pointer {
     unsafe { bpf_get_current_task() as Pointer }
 }
 
+/// Whether the current task is a process's and not one of the kernel's own.
+#[inline(always)]
+#[must_use]
+pub fn is_user() -> bool {
+    task_struct::mm.read::<Pointer>(current()).is_some_and(|mm| !mm.is_null())
+}
+
 /// What is wanted of the kind for an event of the current process; `None` if nothing is, or the
 /// process is hidden.
 #[inline(always)]

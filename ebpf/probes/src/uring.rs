@@ -3,7 +3,7 @@
 
 use crate::{
     events::{catalogue::VIA, index},
-    kernel::{Pointer, io_kiocb, io_uring_cqe},
+    kernel::{Pointer, io_cqe, io_kiocb, io_uring_cqe},
 };
 
 /// The operation came by `io_uring`.
@@ -56,11 +56,41 @@ impl Request {
         io_kiocb::file.read(self.0)
     }
 
+    /// By what its completions are known.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(self) -> Option<Tag> {
+        let completion = io_kiocb::cqe.of(self.0)?;
+        Some(Tag {
+            context: io_kiocb::ctx.read(self.0)?,
+            user_data: io_cqe::user_data.read(completion)?,
+        })
+    }
+
     /// Whether nothing is seen of it when it succeeds.
     #[inline(always)]
     #[must_use]
     pub fn completes_silently(self) -> bool {
         io_kiocb::flags.read::<u32>(self.0).is_some_and(|flags| flags & CQE_SKIP != 0)
+    }
+}
+
+/// By what a process knows the completions of a request.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tag {
+    /// The `struct io_ring_ctx`.
+    context: u64,
+    /// What the process gave the request to be known by.
+    user_data: u64,
+}
+
+impl Tag {
+    /// Of a `struct io_uring_cqe` in a `struct io_ring_ctx`.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_completion(context: u64, completion: Pointer) -> Option<Self> {
+        Some(Self { context, user_data: io_uring_cqe::user_data.read(completion)? })
     }
 }
 

@@ -1,5 +1,6 @@
 // System calls by other ways than libc takes: by the 32-bit table (int $0x80), and by io_uring.
 // Usage: ways compat DIRECTORY | ways uring DIRECTORY PORT | ways uring-many DIRECTORY N
+//        ways accept-many N (connects by libc, accepts by one request)
 // Prints what each call returned, one number a line.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -14,6 +15,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+// Since Linux 5.19; not in all headers.
+#ifndef IORING_ACCEPT_MULTISHOT
+#define IORING_ACCEPT_MULTISHOT 1
+#endif
 
 static long int80(long number, long a, long b, long c, long d) {
     long result;
@@ -86,6 +92,17 @@ static struct ring ring(void) {
     return ring;
 }
 
+// Waits for a completion and returns its result.
+static int completed(struct ring *ring) {
+    struct io_uring_params *p = &ring->parameters;
+    if (syscall(SYS_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0) exit(1);
+    unsigned *head = (void *)(ring->completion + p->cq_off.head);
+    struct io_uring_cqe *cqes = (void *)(ring->completion + p->cq_off.cqes);
+    int result = cqes[*head & (p->cq_entries - 1)].res;
+    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+    return result;
+}
+
 // Submits one operation, waits for it, and returns its result.
 static int submit(struct ring *ring, struct io_uring_sqe entry) {
     struct io_uring_params *p = &ring->parameters;
@@ -94,12 +111,8 @@ static int submit(struct ring *ring, struct io_uring_sqe entry) {
     ring->entries[index] = entry;
     array[index] = index;
     __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-    if (syscall(SYS_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0) exit(1);
-    unsigned *head = (void *)(ring->completion + p->cq_off.head);
-    struct io_uring_cqe *cqes = (void *)(ring->completion + p->cq_off.cqes);
-    int result = cqes[*head & (p->cq_entries - 1)].res;
-    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-    return result;
+    if (syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) < 0) exit(1);
+    return completed(ring);
 }
 
 static struct io_uring_sqe entry(int operation, int fd, const void *address, uint64_t offset, uint32_t length, uint32_t flags) {
@@ -139,10 +152,31 @@ static void uring_many(const char *directory, int count) {
     }
 }
 
+static void accept_many(int count) {
+    struct ring ring_ = ring(), *r = &ring_;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listening = socket(AF_INET, SOCK_STREAM, 0), connecting[64];
+    socklen_t length = sizeof address;
+    if (bind(listening, (void *)&address, length) || listen(listening, count)) exit(1);
+    if (getsockname(listening, (void *)&address, &length)) exit(1);
+    struct io_uring_sqe accepting = entry(IORING_OP_ACCEPT, listening, NULL, 0, 0, 0);
+    accepting.ioprio = IORING_ACCEPT_MULTISHOT;
+    accepting.user_data = 7;
+    connecting[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(connecting[0], (void *)&address, length)) exit(1);
+    said(submit(r, accepting));
+    for (int i = 1; i < count; i++) {
+        connecting[i] = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(connecting[i], (void *)&address, length)) exit(1);
+        said(completed(r));
+    }
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "compat")) compat(arguments[2]);
     else if (count == 4 && !strcmp(arguments[1], "uring")) uring(arguments[2], atoi(arguments[3]));
     else if (count == 4 && !strcmp(arguments[1], "uring-many")) uring_many(arguments[2], atoi(arguments[3]));
+    else if (count == 3 && !strcmp(arguments[1], "accept-many")) accept_many(atoi(arguments[2]));
     else return 2;
     return 0;
 }

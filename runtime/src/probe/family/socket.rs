@@ -53,12 +53,15 @@ pub(in super::super) static FAMILY: Family = Family {
             without: uring::WITHOUT,
             ladder: &[
                 Rung {
-                    hooks: &[Hook { program: "complete_entry", at: uring::COMPLETED }],
+                    hooks: &[
+                        Hook { program: "complete_entry", at: uring::COMPLETED },
+                        Hook { program: "submit", at: uring::SUBMITTED },
+                    ],
                     lacks: None,
                 },
                 Rung {
                     hooks: &[Hook { program: "complete_result", at: uring::COMPLETED_BEFORE }],
-                    lacks: None,
+                    lacks: Some("multishot accepts by io_uring are not seen"),
                 },
             ],
         },

@@ -6,10 +6,11 @@
 
 use tipstaff_probes::{
     aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::HashMap},
-    call::SYSCALL,
+    call::{EINTR, SYSCALL},
     events::{
         catalogue::{Connect, OUTCOME, connect},
         index,
+        wire::{Header, Text},
     },
     map::{add, hidden},
     record::Draft,
@@ -38,7 +39,7 @@ struct Attempt {
     record: Connect,
     /// Start of the attempt, as in `Header::time`.
     started: u64,
-    /// [`RETURNED`] and [`SETTLED`], added.
+    /// [`RETURNED`] and [`SETTLED`], added; or [`ANSWERED`].
     halves: u64,
 }
 
@@ -46,6 +47,42 @@ struct Attempt {
 const RETURNED: u64 = 1;
 /// The socket has become established or closed.
 const SETTLED: u64 = 1 << 32;
+
+/// The event is out, but the call was interrupted: it may be started again, and return again.
+const ANSWERED: u64 = 1 << 16;
+
+/// Stands for an attempt that is [`ANSWERED`].
+static ANSWER: Attempt = Attempt {
+    record: Connect {
+        header: Header {
+            time: 0,
+            cgroup: 0,
+            cgroup_v1: 0,
+            pid: 0,
+            tid: 0,
+            ns_pid: 0,
+            uid: 0,
+            comm: [0; 16],
+            kind: 0,
+            flags: 0,
+            absent: 0,
+        },
+        latency: 0,
+        address: [0; 16],
+        local_address: [0; 16],
+        unix_path: Text { offset: 0, length: 0 },
+        result: 0,
+        port: 0,
+        local_port: 0,
+        family: 0,
+        protocol: 0,
+        outcome: 0,
+        via: 0,
+        pad: [],
+    },
+    started: 0,
+    halves: ANSWERED,
+};
 
 #[map]
 static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(MAX_ATTEMPTS, 0);
@@ -94,6 +131,10 @@ pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
     let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key()) else { return };
     // SAFETY: a map value, which is not given to another socket as long as this one lives.
     let attempt = unsafe { &mut *attempt };
+    if attempt.halves & ANSWERED != 0 {
+        let _ = ATTEMPTS.remove(&sock.key());
+        return;
+    }
     if attempt.halves & SETTLED != 0 {
         // Established, now closed, and no call of ours returned: TCP Fast Open by `sendto`, or a
         // socket of the kernel's own.
@@ -124,6 +165,12 @@ pub fn returned(call: &Returned) {
     {
         // SAFETY: a map value, which is not given to another socket as long as this one lives.
         let attempt = unsafe { &mut *attempt };
+        if attempt.halves & ANSWERED != 0 {
+            if call.result != -EINTR {
+                let _ = ATTEMPTS.remove(&sock.key());
+            }
+            return;
+        }
         // A second call on the same socket only asks how the first is getting on.
         if attempt.halves & RETURNED == 0 {
             let absent = attempt.record.header.absent & !connect::result;
@@ -150,6 +197,10 @@ fn finish(word: u64, sock: Sock, attempt: &Attempt) {
         return;
     }
     let record = draft.record();
+    if record.result == -EINTR {
+        // Full: a call that is started again gives a second event.
+        let _ = ATTEMPTS.insert(&sock.key(), &ANSWER, 0);
+    }
     // The call can know better why the socket was closed.
     let by_result = outcome_of(record.result);
     if record.outcome == ABORTED && by_result != NONE && by_result != PENDING {
@@ -195,13 +246,15 @@ fn emit_at_once(call: &Returned) {
         Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
         None => absent |= connect::local_address | connect::local_port,
     }
-    let path = match given {
-        Some(given) => given.path(&mut draft),
-        None => call
-            .sock
-            .filter(|_| call.result == 0)
-            .and_then(Sock::unix_peer)
-            .and_then(|peer| peer.bound_path(&mut draft)),
+    let path = if let Some(given) = given {
+        given.path(&mut draft)
+    } else if call.result == 0
+        && let Some(sock) = call.sock
+        && let Some(peer) = sock.unix_peer()
+    {
+        peer.bound_path(&mut draft)
+    } else {
+        None
     };
     if let Some(text) = path {
         draft.record().unix_path = text;

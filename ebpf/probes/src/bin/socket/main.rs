@@ -107,23 +107,25 @@ fn accept_call(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = Call::of(&ctx, &CALLS)
         && let Some([descriptor, ..]) = arguments(&call)
     {
-        let failed = call.result() < 0;
-        let sock = Sock::of_descriptor(if failed { descriptor as i32 } else { call.result() });
-        on_accept(sock, call.result(), call.via);
+        let result = call.result();
+        if result < 0 {
+            on_accept(None, Sock::of_descriptor(descriptor as i32), result, call.via);
+        } else {
+            on_accept(Sock::of_descriptor(result), None, result, call.via);
+        }
     }
     0
 }
 
-/// `sock` is the accepted one, after a failure the listening one.
+/// The listening socket says what the accepted one would, where that is not there.
 #[inline(always)]
-fn on_accept(sock: Option<Sock>, result: i32, via: u8) {
-    let failed = result < 0;
-    if !failed
-        && let Some(sock) = sock
+fn on_accept(accepted: Option<Sock>, listening: Option<Sock>, result: i32, via: u8) {
+    if let Some(accepted) = accepted
         && map::wanted(tcp_close::KIND) != 0
     {
-        connection::accepted(sock);
+        connection::accepted(accepted);
     }
+    let sock = accepted.or(listening);
     let Some(word) = task::wanted(accept::KIND) else { return };
     let header = task::header(accept::KIND, word);
     let Some(mut draft) = Draft::new(Accept { header, result, via, ..Accept::default() }) else {
@@ -131,7 +133,7 @@ fn on_accept(sock: Option<Sock>, result: i32, via: u8) {
     };
     let mut absent = accept::unix_path;
     let record = draft.record();
-    match sock.filter(|_| !failed).and_then(Sock::peer) {
+    match accepted.and_then(Sock::peer) {
         Some(peer) => (record.address, record.port) = (peer.address, peer.port),
         None => absent |= accept::address | accept::port,
     }
@@ -143,7 +145,9 @@ fn on_accept(sock: Option<Sock>, result: i32, via: u8) {
         Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
         None => absent |= accept::family | accept::protocol,
     }
-    if let Some(text) = sock.and_then(|sock| sock.bound_path(&mut draft)) {
+    if let Some(sock) = sock
+        && let Some(text) = sock.bound_path(&mut draft)
+    {
         draft.record().unix_path = text;
         absent &= !accept::unix_path;
     }
@@ -185,7 +189,9 @@ fn on_listen(word: u64, sock: Option<Sock>, backlog: i32, result: i32, via: u8) 
         Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
         None => absent |= listen::family | listen::protocol,
     }
-    if let Some(text) = sock.and_then(|sock| sock.bound_path(&mut draft)) {
+    if let Some(sock) = sock
+        && let Some(text) = sock.bound_path(&mut draft)
+    {
         draft.record().unix_path = text;
         absent &= !listen::unix_path;
     }

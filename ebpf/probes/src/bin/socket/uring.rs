@@ -1,26 +1,82 @@
-//! The same by `io_uring`, seen where a request completes: its file is still there, and nothing needs
-//! to be kept from where it was submitted.
+//! The same by `io_uring`, seen where a request completes: its file is still there, and nothing
+//! needs to be kept from where it was submitted. The exception is an accept that goes on and on
+//! (multishot): the kernel reports what it accepts without saying for which request.
 
 use tipstaff_probes::{
-    aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext},
-    events::catalogue::{connect, listen},
-    kernel::io_listen,
+    aya_ebpf::{
+        macros::{btf_tracepoint, map},
+        maps::HashMap,
+        programs::BtfTracePointContext,
+    },
+    events::{
+        catalogue::{accept, connect, listen},
+        wire::LOST_MAP,
+    },
+    kernel::{Pointer, io_accept, io_listen},
+    map::lost,
     socket::Sock,
     task,
-    uring::{IO_URING, Request, operation, result_in},
+    uring::{IO_URING, Request, Tag, operation, result_in},
 };
 
 use crate::{attempt, on_accept, on_listen};
 
-/// Since Linux 6.10 the completion is passed as a whole.
-#[btf_tracepoint(function = "io_uring_complete")]
-fn complete_entry(ctx: BtfTracePointContext) -> i32 {
-    if let Some(result) = result_in(ctx.arg(2)) {
-        on_complete(Request(ctx.arg(1)), result);
+/// Multishot accepts under way at the same time.
+const MAX_MULTISHOT: u32 = 1024;
+/// Bit of `io_accept.iou_flags`: the request goes on after the first connection.
+const MULTISHOT: u32 = 1;
+
+const ECANCELED: i32 = 125;
+
+/// A multishot accept.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Accepting {
+    /// The listening socket; 0 if it is none.
+    listening: u64,
+    /// 1 if what is accepted goes to `io_uring`'s own table and not to a descriptor.
+    in_own_table: u64,
+}
+
+#[map]
+static ACCEPTING: HashMap<Tag, Accepting> = HashMap::with_max_entries(MAX_MULTISHOT, 0);
+
+#[btf_tracepoint(function = "io_uring_submit_req")]
+fn submit(ctx: BtfTracePointContext) -> i32 {
+    let request = Request(ctx.arg(0));
+    if request.operation() == Some(operation::ACCEPT)
+        && io_accept::iou_flags.read::<u32>(request.0).is_some_and(|flags| flags & MULTISHOT != 0)
+    {
+        let accepting = Accepting {
+            listening: sock_of(request).map_or(0, Sock::key),
+            in_own_table: in_own_table(request).into(),
+        };
+        let kept = request.tag().is_some_and(|tag| ACCEPTING.insert(&tag, &accepting, 0).is_ok());
+        if !kept && task::wanted(accept::KIND).is_some() {
+            lost(accept::KIND, LOST_MAP);
+        }
     }
     0
 }
 
+/// Where the completion is passed as a whole.
+#[btf_tracepoint(function = "io_uring_complete")]
+fn complete_entry(ctx: BtfTracePointContext) -> i32 {
+    let completion: Pointer = ctx.arg(2);
+    if let Some(result) = result_in(completion) {
+        let request: Pointer = ctx.arg(1);
+        if request.is_null() {
+            if let Some(tag) = Tag::of_completion(ctx.arg(0), completion) {
+                on_accepted(&tag, result);
+            }
+        } else {
+            on_complete(Request(request), result);
+        }
+    }
+    0
+}
+
+/// Where it is passed in pieces. There multishot accepts cannot be told from others.
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_result(ctx: BtfTracePointContext) -> i32 {
     on_complete(Request(ctx.arg(1)), ctx.arg(3));
@@ -28,38 +84,60 @@ fn complete_result(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
+fn on_accepted(tag: &Tag, result: i32) {
+    // SAFETY: an entry is of one request only.
+    if let Some(accepting) = unsafe { ACCEPTING.get(tag) } {
+        let accepting = *accepting;
+        let listening =
+            Some(Sock(accepting.listening as Pointer)).filter(|_| accepting.listening != 0);
+        accepted(listening, accepting.in_own_table != 0, result);
+    }
+}
+
+#[inline(always)]
 fn on_complete(request: Request, result: i32) {
     let Some(operation) = request.operation() else { return };
-    if !matches!(operation, operation::CONNECT | operation::ACCEPT | operation::LISTEN) {
-        return;
-    }
-    let sock = request.file().and_then(Sock::of_file);
     match operation {
         operation::CONNECT => {
             if let Some(word) = task::wanted(connect::KIND) {
-                attempt::returned(&attempt::Returned {
-                    word,
-                    sock,
-                    given: None,
-                    result,
-                    via: IO_URING,
-                });
+                let sock = sock_of(request);
+                let via = IO_URING;
+                attempt::returned(&attempt::Returned { word, sock, given: None, result, via });
             }
         }
         operation::ACCEPT => {
-            let accepted = if result < 0 { sock } else { Sock::of_descriptor(result) };
-            on_accept(accepted, result, IO_URING);
-        }
-        _ => {
-            if let Some(word) = task::wanted(listen::KIND) {
-                on_listen(
-                    word,
-                    sock,
-                    io_listen::backlog.read(request.0).unwrap_or(0),
-                    result,
-                    IO_URING,
-                );
+            accepted(sock_of(request), in_own_table(request), result);
+            if let Some(tag) = request.tag() {
+                let _ = ACCEPTING.remove(&tag);
             }
         }
+        operation::LISTEN => {
+            if let Some(word) = task::wanted(listen::KIND) {
+                let backlog = io_listen::backlog.read(request.0).unwrap_or(0);
+                on_listen(word, sock_of(request), backlog, result, IO_URING);
+            }
+        }
+        _ => {}
     }
+}
+
+#[inline(always)]
+fn accepted(listening: Option<Sock>, in_own_table: bool, result: i32) {
+    // A process that ends takes its requests with it: cancelled by the kernel, they are no failures.
+    if result == -ECANCELED && !task::is_user() {
+        return;
+    }
+    let sock = if result < 0 || in_own_table { None } else { Sock::of_descriptor(result) };
+    on_accept(sock, listening, result, IO_URING);
+}
+
+/// The socket that a request works on.
+#[inline(always)]
+fn sock_of(request: Request) -> Option<Sock> {
+    request.file().and_then(Sock::of_file)
+}
+
+#[inline(always)]
+fn in_own_table(request: Request) -> bool {
+    io_accept::file_slot.read::<u32>(request.0).is_some_and(|slot| slot != 0)
 }
