@@ -321,6 +321,34 @@ os.close(os.open('far', os.O_CREAT))
 }
 
 #[test]
+fn a_file_that_is_opened_by_its_handle_has_its_path() {
+    let Some(_guard) = alone() else { return };
+    let mut session = session();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("file"), "").unwrap();
+    let pid = python(
+        "
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+handle = ctypes.create_string_buffer(136)
+ctypes.memmove(handle, (128).to_bytes(4, 'little'), 4)
+mount = ctypes.c_int()
+if libc.name_to_handle_at(-100, b'file', handle, ctypes.byref(mount), 0): os._exit(2)
+here = os.open('.', os.O_DIRECTORY)
+if libc.open_by_handle_at(here, handle, os.O_RDONLY) < 0: os._exit(3)
+if libc.open_by_handle_at(999, handle, os.O_RDONLY) >= 0: os._exit(4)
+",
+        &root,
+    );
+    let opens = of(&mut session, open::KIND, pid);
+    let handles: Vec<_> = opens.iter().filter(|event| event.is_absent("path_given")).collect();
+    let [opened, failed] = handles[..] else { panic!("{handles:?}") };
+    assert_eq!((opened.text("path"), state(opened)), (bytes(&root.join("file")), "present"));
+    assert!(result(opened) > 2 && result(failed) < 0 && failed.is_absent("path"));
+}
+
+#[test]
 fn a_file_without_a_name_is_said_to_be_one() {
     let Some(_guard) = alone() else { return };
     let mut session = session();

@@ -278,29 +278,36 @@ kinds! {
         /// The victim's `oom_score_adj`.
         oom_score_adj: I32, "";
     }
-    /// A file was opened, or an attempt failed (open, openat, openat2, creat).
+    /// A file was opened, or an attempt failed (open, openat, openat2, creat, `open_by_handle_at`;
+    /// also by the 32-bit table and by `io_uring`, whose requests keep 1,024 bytes of a given path).
     Open open = 10 in Bulk, pad 2 {
         /// Absolute path of the open file, resolved in the caller's root. After a failure: the given
-        /// path behind the directory that it starts from, symbolic links not resolved.
+        /// path behind the directory that it starts from, symbolic links and `..` not resolved. A
+        /// path that does not begin with `/` is not whole: `file_state` says why.
         path: Text, "";
-        /// The path that the call passed.
+        /// The path that the call passed, as it is in memory when the call returns.
         path_given: Text, "";
         /// Flags of the call (`O_*`).
         flags: U32, "O_* bits";
-        /// Mode for a file that is created.
+        /// Mode for a file that is created; absent where the call creates none.
         mode: U32, "permission bits";
-        /// The descriptor, or a negative errno.
+        /// The descriptor, or a negative errno. `EINTR` also if the call is then started again. Absent
+        /// where a request of `io_uring` asked not to be told of success.
         result: I32, "errno if negative";
-        /// Whether the file still has a name.
+        /// `present`; `deleted`: the path is the one that it had; `memfd`: the path is `memfd:NAME`;
+        /// `unreachable`: no way leads there from the caller's root, or none of 256 levels, and the
+        /// path is its known end; `not_a_file`: a pipe, a socket or the like, the path is the kernel's
+        /// name for it and often empty. Absent after a failure.
         file_state: Name(FILE_STATE), "";
         /// How the call reached the kernel.
         via: Name(VIA), "";
     }
     /// A name was removed, or an attempt failed (unlink, unlinkat, rmdir).
     Unlink unlink = 11 in Bulk, pad 2 {
-        /// The given path behind the directory that it starts from, in the caller's root.
+        /// The given path behind the directory that it starts from, in the caller's root; symbolic
+        /// links and `..` are not resolved.
         path: Text, "";
-        /// The path that the call passed.
+        /// The path that the call passed, as it is in memory when the call returns.
         path_given: Text, "";
         /// 0, or a negative errno.
         result: I32, "errno if negative";
@@ -311,11 +318,12 @@ kinds! {
     }
     /// A name was changed, or an attempt failed (rename, renameat, renameat2).
     Rename rename = 12 in Bulk, pad 7 {
-        /// The old given path behind the directory that it starts from, in the caller's root.
+        /// The old given path behind the directory that it starts from, in the caller's root;
+        /// symbolic links and `..` are not resolved.
         path: Text, "";
         /// The old path that the call passed.
         path_given: Text, "";
-        /// The new given path behind the directory that it starts from, in the caller's root.
+        /// The new given path behind the directory that it starts from, likewise.
         new_path: Text, "";
         /// The new path that the call passed.
         new_path_given: Text, "";
@@ -326,17 +334,21 @@ kinds! {
         /// How the call reached the kernel.
         via: Name(VIA), "";
     }
-    /// A socket was connected, or an attempt failed. For TCP the event comes when the outcome is known.
+    /// A socket was connected, or an attempt failed. For TCP the event comes when the call has returned
+    /// and the outcome is known, with the time of the later of the two.
     Connect connect = 13 in Bulk, pad 0 {
-        /// Time from the start of the attempt to its outcome; TCP only.
+        /// Time from the first packet of the attempt to its outcome; TCP only, and absent where no
+        /// packet was sent.
         latency: U64, "ns";
-        /// Address to connect to.
+        /// Address to connect to; where TCP sent a packet the one that it went to.
         address: Address, "";
         /// Local address, where it is known.
         local_address: Address, "";
         /// Path of a unix socket; an abstract one begins with `@`.
         unix_path: Text, "";
-        /// What the call returned: 0, or a negative errno (`EINPROGRESS` for a non-blocking socket).
+        /// What the call returned: 0, or a negative errno (`EINPROGRESS` for a non-blocking socket;
+        /// `EINTR` also if the call was then started again). Absent where no call connected: TCP Fast
+        /// Open, and connections of the kernel's own, which are reported when they are closed.
         result: I32, "errno if negative";
         /// Port to connect to.
         port: U16, "";
@@ -346,18 +358,21 @@ kinds! {
         family: Name(FAMILY), "";
         /// Transport protocol.
         protocol: Name(PROTOCOL), "";
-        /// What became of the attempt; `none` where the protocol has no handshake.
+        /// What became of the attempt. `aborted`: given up by the process; `pending`: not known, as
+        /// there are more than 8,192 attempts under way or this kernel does not tell; `none`: not TCP,
+        /// or nothing was attempted.
         outcome: Name(OUTCOME), "";
         /// How the call reached the kernel.
         via: Name(VIA), "";
     }
-    /// A connection was accepted, or an attempt failed (accept, accept4).
+    /// A connection was accepted, or an attempt failed (accept, accept4; also by the 32-bit table and
+    /// by `io_uring`).
     Accept accept = 14 in Bulk, pad 1 {
         /// Address of the peer.
         address: Address, "";
         /// Local address.
         local_address: Address, "";
-        /// Path of a unix socket; an abstract one begins with `@`.
+        /// Path that a unix socket listens on; an abstract one begins with `@`.
         unix_path: Text, "";
         /// The descriptor, or a negative errno.
         result: I32, "errno if negative";
@@ -376,7 +391,7 @@ kinds! {
     Listen listen = 15 in Bulk, pad 7 {
         /// Local address.
         address: Address, "";
-        /// Path of a unix socket; an abstract one begins with `@`.
+        /// Path that a unix socket listens on; an abstract one begins with `@`.
         unix_path: Text, "";
         /// 0, or a negative errno.
         result: I32, "errno if negative";
@@ -391,14 +406,17 @@ kinds! {
         /// How the call reached the kernel.
         via: Name(VIA), "";
     }
-    /// A TCP connection that had been established was closed. The event's process is the one that
-    /// connected or accepted, where that was seen.
+    /// A TCP connection that had been established was closed, by either side; data that still comes
+    /// afterwards is not counted. The event's process is the one that connected or accepted; its
+    /// `pid` is 0 where that was not seen (older than the agent, never accepted, or one of more than
+    /// 32,768 at the same time).
     TcpClose tcp_close = 16 in Bulk, pad 2 {
-        /// Bytes sent and acknowledged by the peer.
+        /// Bytes sent and acknowledged by the peer; 1 too many for an outgoing connection that is
+        /// older than the agent.
         bytes_sent: U64, "bytes";
         /// Bytes received.
         bytes_received: U64, "bytes";
-        /// Time since the connection was established; absent for one older than the agent.
+        /// Time since the connection was established; absent where that was not seen.
         duration: U64, "ns";
         /// Address of the peer.
         address: Address, "";

@@ -31,6 +31,7 @@ const RMDIR: Name = 7;
 const RENAME: Name = 8;
 const RENAMEAT: Name = 9;
 const RENAMEAT2: Name = 10;
+const OPEN_BY_HANDLE_AT: Name = 11;
 
 static CALLS: Table = Table::new(&[
     (OPEN, 2, 5),
@@ -43,6 +44,7 @@ static CALLS: Table = Table::new(&[
     (RENAME, 82, 38),
     (RENAMEAT, 264, 302),
     (RENAMEAT2, 316, 353),
+    (OPEN_BY_HANDLE_AT, 304, 342),
 ]);
 
 /// The program of each kind, by its slot.
@@ -61,7 +63,7 @@ const AT_REMOVEDIR: u64 = 0x200;
 fn file(ctx: BtfTracePointContext) -> i32 {
     let Some(call) = Call::of(&ctx, &CALLS) else { return 0 };
     let (kind, slot) = match call.name {
-        OPEN | OPENAT | OPENAT2 | CREAT => (open::KIND, 0),
+        OPEN | OPENAT | OPENAT2 | CREAT | OPEN_BY_HANDLE_AT => (open::KIND, 0),
         UNLINK | UNLINKAT | RMDIR => (unlink::KIND, 1),
         _ => (rename::KIND, 2),
     };
@@ -113,6 +115,8 @@ fn on_open(call: &Call, word: u64) {
             call.argument::<2>(),
             call.argument::<3>(),
         ),
+        // A handle is no path: there is nothing to be read.
+        OPEN_BY_HANDLE_AT => (AT_FDCWD, 0, call.argument::<2>(), 0),
         _ => {
             let how = user(call.argument::<2>()).unwrap_or(OpenHow { flags: 0, mode: 0 });
             (call.argument::<0>() as i32, call.argument::<1>(), how.flags, how.mode)
@@ -132,37 +136,51 @@ fn on_open(call: &Call, word: u64) {
     let mut absent = if has_mode(flags) { 0 } else { open::mode };
     let failed = call.result() < 0;
     let wanted = word as u32;
-    let mut path_given = None;
-    if wanted & open::path_given != 0 || failed && wanted & open::path != 0 {
-        path_given = draft.user_text(given as *const u8);
+    let want_path = wanted & (open::path | open::file_state) != 0;
+    let path_given =
+        given_text(&mut draft, given, wanted & open::path_given != 0 || failed && want_path);
+    let mut path = Text::default();
+    if failed {
+        absent |= open::file_state;
+        path = joined_text(&mut draft, directory, path_given, want_path);
+    } else if want_path
+        && let Some(file) = path::file_of(call.result())
+        && let Some(found) = path::of_file(&mut draft, file)
+    {
+        path = found.text;
+        draft.record().file_state = found.state;
+    } else {
+        absent |= open::file_state;
     }
-    match path_given {
-        Some(text) => draft.record().path_given = text,
-        None => absent |= open::path_given,
-    }
-    if wanted & (open::path | open::file_state) != 0 {
-        let mut found = false;
-        if failed {
-            absent |= open::file_state;
-            if let Some(text) =
-                path_given.and_then(|given| path::joined(&mut draft, directory, given))
-            {
-                draft.record().path = text;
-                found = true;
-            }
-        } else if let Some(file) = path::file_of(call.result())
-            && let Some(path) = path::of_file(&mut draft, file)
-        {
-            draft.record().path = path.text;
-            draft.record().file_state = path.state;
-            found = true;
-        }
-        if !found {
-            absent |= open::path | open::file_state;
-        }
-    }
-    draft.record().header.absent = absent;
+    let record = draft.record();
+    record.path_given = path_given;
+    record.path = path;
+    record.header.absent =
+        absent | absent_without(path_given, open::path_given) | absent_without(path, open::path);
     draft.emit(word);
+}
+
+/// The path that a call passed; without an offset it is not wanted or cannot be read.
+#[inline(always)]
+fn given_text<R>(draft: &mut Draft<R>, given: u64, wanted: bool) -> Text {
+    if wanted { draft.user_text(given as *const u8).unwrap_or_default() } else { Text::default() }
+}
+
+/// What a given path means in the directory that it starts from; without an offset that is not
+/// wanted or not known.
+#[inline(always)]
+fn joined_text<R>(draft: &mut Draft<R>, directory: i32, given: Text, wanted: bool) -> Text {
+    if wanted && given.offset != 0 {
+        path::joined(draft, directory, given).unwrap_or_default()
+    } else {
+        Text::default()
+    }
+}
+
+/// The bit if the record has no such text.
+#[inline(always)]
+fn absent_without(text: Text, bit: u32) -> u32 {
+    if text.offset == 0 { bit } else { 0 }
 }
 
 #[btf_tracepoint(function = "sys_exit")]
@@ -194,40 +212,16 @@ fn on_unlink(call: &Call, word: u64) {
     }) else {
         return;
     };
-    let (given, path) = given_and_joined(
-        &mut draft,
-        directory,
-        given,
-        word as u32 & (unlink::path | unlink::path_given) != 0,
-        word as u32 & unlink::path != 0,
-    );
+    let wanted = word as u32;
+    let want_path = wanted & unlink::path != 0;
+    let given = given_text(&mut draft, given, wanted & unlink::path_given != 0 || want_path);
+    let path = joined_text(&mut draft, directory, given, want_path);
     let record = draft.record();
-    record.path_given = given.unwrap_or_default();
-    record.path = path.unwrap_or_default();
-    record.header.absent = if given.is_none() { unlink::path_given } else { 0 }
-        | if path.is_none() { unlink::path } else { 0 };
+    record.path_given = given;
+    record.path = path;
+    record.header.absent =
+        absent_without(given, unlink::path_given) | absent_without(path, unlink::path);
     draft.emit(word);
-}
-
-/// The given path and what it means, each as far as it is wanted and can be read.
-#[inline(always)]
-fn given_and_joined<R>(
-    draft: &mut Draft<R>,
-    directory: i32,
-    given: u64,
-    want_given: bool,
-    want_joined: bool,
-) -> (Option<Text>, Option<Text>) {
-    if !want_given {
-        return (None, None);
-    }
-    let given = draft.user_text(given as *const u8);
-    let joined = if want_joined {
-        given.and_then(|given| path::joined(draft, directory, given))
-    } else {
-        None
-    };
-    (given, joined)
 }
 
 #[btf_tracepoint(function = "sys_exit")]
@@ -262,28 +256,20 @@ fn on_rename(call: &Call, word: u64) {
         return;
     };
     let wanted = word as u32;
-    let (given, path) = given_and_joined(
-        &mut draft,
-        directory,
-        given,
-        wanted & (rename::path | rename::path_given) != 0,
-        wanted & rename::path != 0,
-    );
-    let (new_given, new_path) = given_and_joined(
-        &mut draft,
-        new_directory,
-        new_given,
-        wanted & (rename::new_path | rename::new_path_given) != 0,
-        wanted & rename::new_path != 0,
-    );
+    let (want_old, want_new) = (wanted & rename::path != 0, wanted & rename::new_path != 0);
+    let given = given_text(&mut draft, given, wanted & rename::path_given != 0 || want_old);
+    let path = joined_text(&mut draft, directory, given, want_old);
+    let new_given =
+        given_text(&mut draft, new_given, wanted & rename::new_path_given != 0 || want_new);
+    let new_path = joined_text(&mut draft, new_directory, new_given, want_new);
     let record = draft.record();
-    record.path_given = given.unwrap_or_default();
-    record.path = path.unwrap_or_default();
-    record.new_path_given = new_given.unwrap_or_default();
-    record.new_path = new_path.unwrap_or_default();
-    record.header.absent = if given.is_none() { rename::path_given } else { 0 }
-        | if path.is_none() { rename::path } else { 0 }
-        | if new_given.is_none() { rename::new_path_given } else { 0 }
-        | if new_path.is_none() { rename::new_path } else { 0 };
+    record.path_given = given;
+    record.path = path;
+    record.new_path_given = new_given;
+    record.new_path = new_path;
+    record.header.absent = absent_without(given, rename::path_given)
+        | absent_without(path, rename::path)
+        | absent_without(new_given, rename::new_path_given)
+        | absent_without(new_path, rename::new_path);
     draft.emit(word);
 }

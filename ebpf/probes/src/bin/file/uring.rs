@@ -20,7 +20,7 @@ use tipstaff_probes::{
     uring::{IO_URING, Request, operation, result_in},
 };
 
-use super::{AT_REMOVEDIR, has_mode};
+use super::{AT_REMOVEDIR, absent_without, has_mode, joined_text};
 
 /// Requests under way at the same time. Those beyond are counted as lost.
 const MAX_REQUESTS: u32 = 512;
@@ -145,21 +145,11 @@ impl Given {
     /// not known.
     #[inline(always)]
     fn join<R>(&self, draft: &mut Draft<R>, given: Text, is_caller: bool) -> Text {
-        if is_caller && given.offset != 0 {
-            path::joined(draft, self.directory, given).unwrap_or_default()
-        } else {
-            Text::default()
-        }
+        joined_text(draft, self.directory, given, is_caller)
     }
 }
 
-/// The bit if the record has no such text.
-#[inline(always)]
-fn absent_without(text: Text, bit: u32) -> u32 {
-    if text.offset == 0 { bit } else { 0 }
-}
-
-/// Since Linux 6.10 the completion is passed as a whole.
+/// Where the completion is passed as a whole.
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_entry(ctx: BtfTracePointContext) -> i32 {
     if let Some(result) = result_in(ctx.arg(2)) {
@@ -168,6 +158,7 @@ fn complete_entry(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where it is passed in pieces.
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_result(ctx: BtfTracePointContext) -> i32 {
     on_complete(Request(ctx.arg(1)), ctx.arg(3));
