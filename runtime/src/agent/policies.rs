@@ -283,6 +283,7 @@ impl Policies {
                 return Err(Refused::Probe { path: path(), source });
             }
         };
+        self.tell(report.clone());
         let subscriptions = &prepared.configured.manifest.subscriptions;
         for bound in
             prepared.plan.bound().filter(|bound| !subscriptions[usize::from(bound.index)].optional)
@@ -299,7 +300,6 @@ impl Policies {
                 return Err(Refused::Unseen { path: path(), kind, reason });
             }
         }
-        self.tell(report);
         Ok(())
     }
 

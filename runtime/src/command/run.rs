@@ -142,6 +142,8 @@ fn lock(config: &Config) -> anyhow::Result<Lock> {
     } else {
         std::env::temp_dir().join(format!("tipstaff-{}", user.as_raw()))
     };
+    // Anyone can make a directory of that name in /tmp, with links in it.
+    Trust::observe().directory(&directory)?;
     Ok(Lock::take(&directory, &config.agent.name)?)
 }
 
