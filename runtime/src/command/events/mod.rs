@@ -215,9 +215,18 @@ fn tell_coverage(report: &Report, plan: &Plan, kinds: &Kinds) -> anyhow::Result<
         let Some(kind) = kinds.get(bound.kind) else { continue };
         let Some(found) = report.get(&bound.kind) else { continue };
         seen |= !matches!(found.coverage, Coverage::None(_));
-        if !matches!(found.coverage, Coverage::Full | Coverage::Unverified) {
-            let coverage = found.coverage.to_string();
-            eprintln!("tipstaff: {}: coverage {}", kind.name, escape::control(&coverage));
+        if matches!(found.coverage, Coverage::Full | Coverage::Unverified) {
+            continue;
+        }
+        eprintln!(
+            "tipstaff: {}: coverage {}",
+            kind.name,
+            escape::control(&found.coverage.to_string())
+        );
+        for rejected in &found.rejected {
+            let (hook, reason) =
+                (escape::control(&rejected.hook), escape::control(&rejected.reason));
+            eprintln!("tipstaff: {}: tried {hook}: {reason}", kind.name);
         }
     }
     if seen { Ok(()) } else { bail!("this kernel shows none of these events") }
