@@ -143,6 +143,8 @@ impl ToolChain {
         command
             .env("PATH", &self.path)
             .env("RUSTC", &self.rustc)
+            // Split into the units of an incremental build, programs do not pass the verifier.
+            .env("CARGO_INCREMENTAL", "0")
             // Building core, and the BPF target's atomics, are unstable.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags)

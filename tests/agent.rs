@@ -275,7 +275,7 @@ fn a_busy_metrics_port_is_a_named_error() {
     let (_, code) = tipstaff.wait();
     assert_ne!(code, 0);
     let log = tipstaff.log.join("\n");
-    assert!(log.contains(&address) && log.contains("in use"), "{log}");
+    assert!(log.contains(&address) && log.contains("another program listens there"), "{log}");
 }
 
 #[test]

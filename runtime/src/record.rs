@@ -134,7 +134,7 @@ fn comm(record: &[u8], at: usize) -> Result<Span<'_>, Malformed> {
 #[inline]
 fn until_nul(record: &[u8], at: usize, size: usize) -> Result<Span<'_>, Malformed> {
     let array = record.get(at..at + size).ok_or(Malformed)?;
-    let length = array.iter().position(|&byte| byte == 0).unwrap_or(size);
+    let length = memchr::memchr(0, array).unwrap_or(size);
     Ok(Span { bytes: &array[..length], cut: false })
 }
 

@@ -288,14 +288,15 @@ impl Policies {
         for bound in
             prepared.plan.bound().filter(|bound| !subscriptions[usize::from(bound.index)].optional)
         {
-            if let Some(Coverage::None(reason)) =
-                report.get(&bound.kind).map(|report| &report.coverage)
+            if let Some(seen) = report.get(&bound.kind)
+                && let Coverage::None(reason) = &seen.coverage
             {
                 let kind = self
                     .kinds
                     .get(bound.kind)
                     .map_or_else(String::new, |kind| kind.name.to_string());
-                let reason = reason.clone();
+                let tried = seen.rejected.iter().map(|hook| format!("\n  {}: {}", hook.hook, hook.reason));
+                let reason = [reason.clone()].into_iter().chain(tried).collect();
                 self.apply();
                 return Err(Refused::Unseen { path: path(), kind, reason });
             }
