@@ -5,29 +5,50 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
 /// The reading end of a ring.
-pub struct Ring(RingBuf<MapData>);
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    /// A record that was taken out and is not to be handed out yet; empty if there is none.
+    held: Vec<u8>,
+}
 
 impl Ring {
     pub(super) fn new(map: Map) -> Result<Self, MapError> {
-        Ok(Self(map.try_into()?))
+        Ok(Self { ring: map.try_into()?, held: Vec::new() })
     }
 
-    /// Calls `record` with at most `most` waiting records, oldest first, and gives their room back
-    /// one by one. Returns how many there were.
-    pub fn drain(&mut self, most: usize, mut record: impl FnMut(&[u8])) -> usize {
-        for drained in 0..most {
-            match self.0.next() {
-                Some(item) => record(&item),
-                None => return drained,
+    /// Calls `record` with at most `most` waiting records, oldest first, up to the first one that is
+    /// later than `until`, and gives their room back one by one. Returns how many were looked at.
+    pub fn drain(&mut self, most: usize, until: u64, mut record: impl FnMut(&[u8])) -> usize {
+        let mut looked_at = 0;
+        if !self.held.is_empty() && most > 0 {
+            looked_at = 1;
+            if time(&self.held) > until {
+                return looked_at;
             }
+            record(&self.held);
+            self.held.clear();
         }
-        most
+        while looked_at < most {
+            let Some(item) = self.ring.next() else { break };
+            looked_at += 1;
+            if time(&item) > until {
+                self.held.extend_from_slice(&item);
+                break;
+            }
+            record(&item);
+        }
+        looked_at
     }
+}
+
+/// Time of a record: the first field of its header.
+fn time(record: &[u8]) -> u64 {
+    record.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 /// Readable while records wait.
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.ring.as_fd()
     }
 }

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::{Drained, Item, Source};
 use crate::{
+    clock,
     probe::{Losses, ProbeError, Probes, Ring},
     queue::Cause,
 };
@@ -41,9 +42,19 @@ fn watch(rings: &[Ring]) -> io::Result<OwnedFd> {
 
 impl Source for Rings {
     fn drain(&mut self, most: usize, each: &mut impl FnMut(Item<'_>)) -> Drained {
-        let mut drained = Drained { items: 0, all: true, ended: false };
-        for ring in &mut self.in_order {
-            let items = ring.drain(most, |record| each(Item::Record(record)));
+        // What a process does is looked up by its fork and exec, so these must be handed out first.
+        // They are in the life ring before the process does anything else; so what happened after
+        // the life ring was looked at waits until it has been looked at again.
+        let [life, others @ ..] = &mut self.in_order;
+        let (began, mut newest) = (clock::monotonic_ns(), 0);
+        let items = life.drain(most, u64::MAX, |record| {
+            newest = record.first_chunk().map_or(newest, |time| u64::from_ne_bytes(*time));
+            each(Item::Record(record));
+        });
+        let mut drained = Drained { items, all: items < most, ended: false };
+        let until = if drained.all { began } else { newest };
+        for ring in others {
+            let items = ring.drain(most, until, |record| each(Item::Record(record)));
             drained.items += items;
             drained.all &= items < most;
         }
