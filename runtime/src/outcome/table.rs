@@ -87,6 +87,17 @@ pub struct FamilySnapshot {
     pub series: Vec<SeriesSnapshot>,
 }
 
+impl FamilySnapshot {
+    /// The name that Prometheus shows (of a histogram's samples without `_bucket` and so on).
+    #[must_use]
+    pub fn exposed_name(&self) -> String {
+        let Self { name, kind, unit, .. } = self;
+        let joint = if unit.is_empty() { "" } else { "_" };
+        let total = if *kind == MetricKind::Counter { "_total" } else { "" };
+        [name, joint, unit, total].concat()
+    }
+}
+
 /// One series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesSnapshot {

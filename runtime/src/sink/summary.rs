@@ -1,6 +1,6 @@
 //! What the policies computed, when the agent ends: a table, or JSON Lines.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt::Write as _};
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use serde::Serialize;
 
@@ -14,6 +14,8 @@ use crate::{
 
 /// Series of one metric and policy that the table shows: what fits a screen.
 const TOP: usize = 10;
+/// Longest label value that the table shows whole, in characters.
+const LABEL: usize = 60;
 
 /// What was seen and what was lost, over all kinds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -61,69 +63,70 @@ pub fn summary(families: &[FamilySnapshot], totals: &Totals, style: Style) -> St
 }
 
 fn text(families: &[FamilySnapshot], totals: &Totals) -> String {
-    let mut rows = vec![["policy", "metric", "labels", "value"].map(str::to_owned)];
+    let mut rows = Vec::new();
     for family in families {
         // Sorted by policy already.
         for series in family.series.chunk_by(|a, b| a.policy == b.policy) {
             rows.extend(top(family, series));
         }
     }
-    rows[1..].sort_by(|a, b| a[0].cmp(&b[0]));
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
     let mut out = String::new();
-    if rows.len() > 1 {
-        let width =
-            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths = [0, 1, 2, 3].map(width);
-        for [policy, metric, labels, value] in &rows {
-            let _infallible = writeln!(
-                out,
-                "{policy:<0$}  {metric:<1$}  {labels:<2$}  {value:>3$}",
-                widths[0], widths[1], widths[2], widths[3]
-            );
+    if !rows.is_empty() {
+        rows.insert(0, ["policy", "metric", "value", "labels"].map(str::to_owned));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let [policies, metrics, values] = [0, 1, 2].map(|column| width(column).unwrap_or(0));
+        for [policy, metric, value, labels] in &rows {
+            let line =
+                format!("{policy:<policies$}  {metric:<metrics$}  {value:>values$}  {labels}");
+            out += line.trim_end();
+            out.push('\n');
         }
     }
-    let _infallible = write!(out, "{} events", totals.events);
     let lost: Vec<_> =
         totals.lost.iter().map(|(cause, lost)| format!("{lost} lost ({cause})")).collect();
-    let _infallible = writeln!(
-        out,
-        ", {}",
-        if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") }
-    );
-    out
+    let lost = if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") };
+    out + &format!("{} events, {lost}\n", totals.events)
 }
 
 /// The largest series of one metric and policy, and how many more there are.
 fn top(family: &FamilySnapshot, series: &[SeriesSnapshot]) -> Vec<[String; 4]> {
     let mut sorted: Vec<_> = series.iter().collect();
     sorted.sort_by(|a, b| size(&b.value).partial_cmp(&size(&a.value)).unwrap_or(Ordering::Equal));
-    let unit = if family.unit.is_empty() { String::new() } else { format!(" {}", family.unit) };
-    let row = |labels, value| {
-        [escape::control(&series[0].policy).into_owned(), family.name.clone(), labels, value]
-    };
+    let policy = escape::control(&series[0].policy).into_owned();
+    let row = |value, labels| [policy.clone(), family.exposed_name(), value, labels];
     let mut rows: Vec<_> = sorted
         .iter()
         .take(TOP)
         .map(|series| {
-            let labels: Vec<_> =
-                series.labels.iter().map(|(name, value)| line::label(name, value)).collect();
-            row(labels.join(" "), value(&series.value, &unit))
+            let labels = series.labels.iter().map(|(name, value)| line::label(name, &tail(value)));
+            row(value(&series.value), labels.collect::<Vec<_>>().join(" "))
         })
         .collect();
     if sorted.len() > TOP {
-        rows.push(row(format!("({} more)", sorted.len() - TOP), String::new()));
+        rows.push(row("...".to_owned(), format!("({} more)", sorted.len() - TOP)));
     }
     rows
 }
 
-fn value(value: &Value, unit: &str) -> String {
+/// The end of a long value: of a path it says most.
+fn tail(value: &str) -> String {
+    let excess = value.chars().count().saturating_sub(LABEL);
+    if excess == 0 {
+        return value.to_owned();
+    }
+    let end: String = value.chars().skip(excess + 3).collect();
+    format!("...{end}")
+}
+
+fn value(value: &Value) -> String {
     match value {
-        Value::Counter(count) => format!("{count}{unit}"),
-        Value::Gauge(value) => format!("{value}{unit}"),
+        Value::Counter(count) => count.to_string(),
+        Value::Gauge(value) => value.to_string(),
         Value::Histogram { sum, .. } => {
             let count = size(value);
             let mean = if count > 0.0 { sum / count } else { 0.0 };
-            format!("{count} x {mean:.3}{unit}")
+            format!("{count} x {mean:.3}")
         }
     }
 }
@@ -145,7 +148,7 @@ fn json(families: &[FamilySnapshot], totals: &Totals) -> String {
     struct Metric<'a> {
         r#type: &'static str,
         policy: &'a str,
-        name: &'a str,
+        name: String,
         kind: &'static str,
         unit: &'a str,
         labels: BTreeMap<&'a str, &'a str>,
@@ -177,7 +180,7 @@ fn json(families: &[FamilySnapshot], totals: &Totals) -> String {
             out += &line::line(&Metric {
                 r#type: "metric",
                 policy,
-                name: &family.name,
+                name: family.exposed_name(),
                 kind: family.kind.name(),
                 unit: &family.unit,
                 labels: labels.iter().map(|(name, value)| (&**name, &**value)).collect(),
@@ -230,13 +233,24 @@ mod tests {
         let totals = Totals { events: 7, lost: [("ring_full", 2)].into() };
         let table = summary(&families(), &totals, Style::Text { colour: false });
         let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines[0], "policy      metric      labels                   value");
-        assert_eq!(lines[1], "a           open        n=\"x\\x1b y\"                1.5");
-        assert_eq!(lines[2], "a           took                     1 x 0.500 seconds");
-        assert_eq!(lines[3], "exec-audit  executions  exe=/bin/11                121");
-        assert_eq!(lines[12], "exec-audit  executions  exe=/bin/2                   4");
-        assert_eq!(lines[13].trim_end(), "exec-audit  executions  (2 more)");
+        let expected = [
+            r"policy      metric                value  labels",
+            r#"a           open                    1.5  n="x\x1b y""#,
+            r"a           took_seconds      1 x 0.500",
+            r"exec-audit  executions_total        121  exe=/bin/11",
+        ];
+        assert_eq!(lines[..4], expected, "{table}");
+        assert_eq!(lines[12], "exec-audit  executions_total          4  exe=/bin/2");
+        assert_eq!(lines[13], "exec-audit  executions_total        ...  (2 more)");
         assert_eq!(lines[14..], ["7 events, 2 lost (ring_full)"]);
+    }
+
+    #[test]
+    fn of_a_long_label_value_the_end_is_shown() {
+        let long = format!("/{}/bin/rustc", "x".repeat(100));
+        assert_eq!(tail(&long).chars().count(), LABEL);
+        assert!(tail(&long).starts_with("...x") && tail(&long).ends_with("x/bin/rustc"));
+        assert_eq!(tail("/bin/sh"), "/bin/sh");
     }
 
     #[test]
@@ -254,15 +268,15 @@ mod tests {
         assert_eq!(lines.len(), 15);
         let find = |name: &str| lines.iter().find(|line| line["name"] == name).unwrap().clone();
         assert_eq!(
-            find("executions"),
+            find("executions_total"),
             serde_json::json!({
-                "type": "metric", "policy": "exec-audit", "name": "executions", "kind": "counter", "unit": "",
+                "type": "metric", "policy": "exec-audit", "name": "executions_total", "kind": "counter", "unit": "",
                 "labels": { "exe": "/bin/0" }, "value": 0,
             })
         );
         assert_eq!(find("open")["value"], 1.5);
         assert_eq!(
-            find("took")["buckets"][1],
+            find("took_seconds")["buckets"][1],
             serde_json::json!({ "upper_bound": null, "count": 0 })
         );
         assert_eq!(
