@@ -17,11 +17,11 @@ use crate::{
 /// A batch is full with this many bytes: above it nothing is gained.
 pub const FULL_BYTES: usize = 64 * 1024;
 /// A batch is full with this many events.
-pub const FULL_EVENTS: u64 = 1024;
+pub const FULL_EVENTS: usize = 1024;
 /// Room that a batch starts with: the last row may go beyond [`FULL_BYTES`].
 const ROOM: usize = FULL_BYTES + 16 * 1024;
 /// Rows that a batch has room for at first: events, and some gaps.
-const ROOM_ROWS: usize = FULL_EVENTS as usize + 16;
+const ROOM_ROWS: usize = FULL_EVENTS + 16;
 /// Size of a gap's row.
 const GAP_ROW: usize = 40;
 
@@ -70,7 +70,7 @@ pub struct Open {
     /// Where each row is, in the order in which they came.
     index: Vec<Place>,
     events: Vec<u64>,
-    total: u64,
+    total: usize,
     first_ns: u64,
     last_ns: u64,
     in_order: bool,

@@ -37,6 +37,8 @@ pub struct Intake {
     tables: Tables,
     /// Whether any feed asks for what the process table knows.
     tracks: bool,
+    /// Whether the process table may lack processes that run.
+    needs_seed: bool,
     resolver: Option<Sender<Request>>,
     now: u64,
     newest: u64,
@@ -56,6 +58,7 @@ impl Intake {
             targets: vec![Vec::new(); kinds],
             tables: Tables::new(resolver.clone()),
             tracks: false,
+            needs_seed: false,
             resolver,
             now: 0,
             newest: 0,
@@ -101,16 +104,14 @@ impl Intake {
             self.newest_in_bulk = self.newest_in_bulk.max(time);
         }
         let mut lookup = Lookup::new(&mut self.tables, given);
+        let mut taken = Ok(());
         for target in &self.targets[usize::from(kind)] {
-            self.feeds[target.feed].append(
-                target.subscription,
-                record,
-                time,
-                &mut lookup,
-                self.now,
-            )?;
+            let feed = &mut self.feeds[target.feed];
+            // What one feed asks for may be broken and what another asks for not.
+            taken =
+                taken.and(feed.append(target.subscription, record, time, &mut lookup, self.now));
         }
-        Ok(())
+        taken
     }
 
     /// Keeps the process table.
@@ -154,9 +155,7 @@ impl Intake {
             };
             self.feeds[target.feed].push_gap(&gap, self.now);
         }
-        if self.tracks && lost.kind <= catalogue::exit::KIND {
-            self.seed();
-        }
+        self.needs_seed |= self.tracks && lost.kind <= catalogue::exit::KIND;
     }
 
     /// Takes in what the resolver found.
@@ -237,16 +236,19 @@ impl Intake {
         self.tracks = self.feeds.iter().any(|feed| feed.plan.needs_processes());
         if self.tracks && !tracked {
             // The probes are attached already, so nothing in between is missed.
-            self.seed();
+            self.needs_seed = true;
         } else if tracked && !self.tracks {
             self.tables.processes = crate::process::Processes::default();
         }
     }
 
-    fn seed(&mut self) {
-        if let Some(resolver) = &self.resolver {
-            // Full of other questions: it is busy with the same processes one by one.
-            let _ = resolver.try_send(Request::Processes);
+    /// Asks for all processes, if what is in the table may not be all.
+    pub fn seed_if_needed(&mut self) {
+        if let Some(resolver) = &self.resolver
+            && self.needs_seed
+        {
+            // While it is full of other questions it is asked again later.
+            self.needs_seed = resolver.try_send(Request::Processes).is_err();
         }
     }
 

@@ -5,11 +5,13 @@
 //! | [`kind`] | what events there are: the catalogue, kinds known only at run time, enriched fields |
 //! | [`probe`] | eBPF programs are loaded, attached and told what is wanted (the only user of `aya`) |
 //! | [`source`] | records come from the rings, or events from a file of JSON Lines |
-//! | [`process`], [`enrich`] | the process table and the other tables that enriched fields are read from |
+//! | [`process`], [`enrich`] | the process table and the other tables that enriched fields are read from; [`resolver`] fills them |
 //! | [`plan`] | subscriptions are bound by name to fields: what is wanted, and how a row is made |
+//! | [`predicate`] | events that nobody wants are left out |
 //! | [`project`] | a record becomes a row, laid out as the policy asked |
-//! | [`batch`] | rows are collected, sorted by time and closed |
-//! | [`reader`] | the one thread that does all of the above |
+//! | [`batch`], [`feed`] | rows are collected, sorted by time, closed, and given to whoever asked for them |
+//! | [`reader`] | the one thread that does all of the above, by way of [`intake`] |
+//! | [`decode`] | rows are printed, for `tipstaff events` |
 //! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
 //! | [`sink`] | where it goes: standard output, Prometheus |

@@ -186,12 +186,10 @@ impl Processes {
                     return;
                 }
             } else {
-                // After an `exec` only what ran before is unknown, and `/proc` tells what runs now.
-                if process.image.since == 0 {
-                    let known = &mut process.image;
-                    known.exe = known.exe.take().or(image.exe);
-                    known.args = known.args.take().or(image.args);
-                }
+                // What ran before an `exec` cannot be known any more; this is what runs now.
+                let known = &mut process.image;
+                known.exe = known.exe.take().or(image.exe);
+                known.args = known.args.take().or(image.args);
                 if process.parent == 0 {
                     process.parent = seen.parent;
                 }
@@ -315,119 +313,4 @@ impl Processes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exe(processes: &Processes, pid: u32, time: u64) -> Option<&[u8]> {
-        processes.at(pid, time)?.image_at(time).exe.as_deref()
-    }
-
-    fn seen(pid: u32, start_ticks: u64, exe: &str) -> Seen {
-        Seen { pid, parent: 1, start_ticks, exe: Some(exe.as_bytes().into()), args: None }
-    }
-
-    #[test]
-    fn an_event_sees_what_its_process_ran_at_its_time() {
-        let mut processes = Processes::default();
-        processes.seen(&seen(7, 1, "/bin/sh"));
-        processes.fork(100, 7, 8, 50_000_000);
-        processes.exec(200, 8, 50_000_000, 7, Some(b"/bin/ls"), None);
-        assert_eq!(exe(&processes, 8, 150), Some(b"/bin/sh".as_slice()));
-        assert_eq!(exe(&processes, 8, 200), Some(b"/bin/ls".as_slice()));
-        assert_eq!(exe(&processes, 8, 99), None);
-    }
-
-    #[test]
-    fn a_reused_pid_does_not_hide_its_previous_owner() {
-        let mut processes = Processes::default();
-        processes.fork(10, 1, 8, 1_000);
-        processes.exec(20, 8, 1_000, 1, Some(b"/old"), None);
-        processes.exit(30, 8, 1_000, 1);
-        processes.fork(40, 1, 8, 2_000);
-        processes.exec(50, 8, 2_000, 1, Some(b"/new"), None);
-        assert_eq!(exe(&processes, 8, 25), Some(b"/old".as_slice()));
-        assert_eq!(exe(&processes, 8, 55), Some(b"/new".as_slice()));
-        processes.expire(31 + KEEP_NS);
-        assert_eq!(exe(&processes, 8, 25), None);
-        assert_eq!(exe(&processes, 8, 55), Some(b"/new".as_slice()));
-    }
-
-    #[test]
-    fn what_proc_shows_fills_gaps_and_overwrites_nothing() {
-        let mut processes = Processes::default();
-        processes.exec(100, 8, 50_000_000, 7, Some(b"/bin/ls"), None);
-        processes.seen(&seen(8, 5, "/bin/ls-from-proc"));
-        assert_eq!(exe(&processes, 8, 100), Some(b"/bin/ls".as_slice()));
-        processes.fork(100, 99, 9, 60_000_000);
-        processes.seen(&seen(9, 6, "/bin/cat"));
-        assert_eq!(exe(&processes, 9, 100), Some(b"/bin/cat".as_slice()));
-    }
-
-    #[test]
-    fn an_end_that_comes_before_the_look_at_proc_is_kept() {
-        let mut processes = Processes::default();
-        processes.exit(100, 8, 50_000_000, 1);
-        processes.seen(&seen(8, 5, "/bin/cat"));
-        let process = processes.at(8, 90).unwrap();
-        assert_eq!(
-            (process.ended(), process.image_at(90).exe.as_deref()),
-            (Some(100), Some(b"/bin/cat".as_slice()))
-        );
-    }
-
-    #[test]
-    fn an_ended_process_is_remembered_for_some_seconds_and_then_not() {
-        let mut processes = Processes::default();
-        processes.fork(10, 1, 8, 1_000);
-        processes.exit(20, 8, 1_000, 1);
-        processes.expire(20 + KEEP_NS);
-        assert_eq!(processes.len(), 1);
-        processes.expire(21 + KEEP_NS);
-        assert_eq!(processes.len(), 0);
-    }
-
-    #[test]
-    fn ancestors_are_told_from_the_parent_up_and_outlive_the_parent() {
-        let mut processes = Processes::default();
-        processes.seen(&Seen { parent: 0, ..seen(1, 1, "/init") });
-        processes.fork(10, 1, 2, 20_000_000);
-        processes.exec(11, 2, 20_000_000, 1, Some(b"/bin/sh"), None);
-        processes.fork(12, 2, 3, 30_000_000);
-        processes.exec(13, 3, 30_000_000, 2, Some(b"/bin/ls"), None);
-        let list = |processes: &Processes| {
-            let mut list = Vec::new();
-            processes.ancestors(processes.at(3, 20).unwrap(), 20, &mut list);
-            list
-        };
-        assert_eq!(list(&processes), b"/bin/sh\0/init\0");
-        processes.exit(14, 2, 20_000_000, 1);
-        processes.expire(15 + KEEP_NS);
-        assert_eq!(list(&processes), b"/bin/sh\0");
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_counts_what_it_forgets() {
-        let mut processes = Processes::default();
-        let most = u32::try_from(MOST).unwrap();
-        for pid in 0..most {
-            processes.fork(10, 0, pid + 1, u64::from(pid));
-        }
-        processes.exit(20, 5, 4, 0);
-        processes.fork(30, 0, most + 1, 9);
-        processes.fork(30, 0, most + 2, 9);
-        assert_eq!((processes.len(), processes.evicted()), (MOST, 2));
-        assert!(processes.at(5, 20).is_none());
-        assert!(processes.at(most + 1, 40).is_some());
-        assert!(processes.at(most + 2, 40).is_none());
-    }
-
-    #[test]
-    fn processes_that_are_gone_when_all_are_seen_have_ended() {
-        let mut processes = Processes::default();
-        processes.fork(10, 1, 8, 1_000);
-        processes.fork(50, 1, 9, 2_000);
-        processes.seen_all(&[1].into(), 40, 60);
-        assert_eq!(processes.at(8, 60).unwrap().ended(), Some(60));
-        assert_eq!(processes.at(9, 60).unwrap().ended(), None);
-    }
-}
+mod tests;

@@ -98,13 +98,16 @@ impl<S: Source> Work<S> {
         if self.source.is_live() {
             self.set_wall_clock();
         }
-        let Self { source, intake, .. } = self;
-        let drained = source.drain(MOST_ITEMS, &mut |item| intake.take(item));
-        if let Some(resolver) = &self.resolver {
-            for answer in resolver.answers.try_iter().take(MOST_ANSWERS) {
-                self.intake.learn(answer);
-            }
+        let Self { source, intake, resolver, .. } = self;
+        intake.seed_if_needed();
+        let mut answers = 0;
+        for answer in
+            resolver.iter().flat_map(|resolver| resolver.answers.try_iter()).take(MOST_ANSWERS)
+        {
+            intake.learn(answer);
+            answers += 1;
         }
+        let drained = source.drain(MOST_ITEMS, &mut |item| intake.take(item));
         if drained.ended {
             self.see_to_losses(began);
             self.intake.flush();
@@ -126,7 +129,7 @@ impl<S: Source> Work<S> {
             self.intake.tables().expire(began);
             self.publisher.publish(&mut self.intake);
         }
-        if !drained.all || !self.source.is_live() {
+        if !drained.all || answers == MOST_ANSWERS || !self.source.is_live() {
             Next::Again
         } else if drained.items > 0 {
             Next::Sleep

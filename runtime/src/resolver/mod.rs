@@ -20,6 +20,8 @@ use crate::{clock, process::Seen, waker::Waker};
 const MOST_REQUESTS: usize = 4_096;
 /// Most answers that the reader has not taken yet. The resolver waits then.
 const MOST_ANSWERS: usize = 4_096;
+/// The reader is woken after this many processes that it is shown: it may have nothing else to do.
+const WAKE_EVERY: usize = 256;
 /// Length of a window of the rate limit, and most questions answered in it (5,000 in a second).
 const WINDOW: Duration = Duration::from_millis(20);
 const MOST_IN_WINDOW: u32 = 100;
@@ -126,6 +128,9 @@ impl Work {
                     if let Some(seen) = proc::look_at(pid) {
                         pids.insert(pid);
                         self.send(Answer::Process(seen))?;
+                        if pids.len().is_multiple_of(WAKE_EVERY) {
+                            self.waker.wake();
+                        }
                     }
                 }
                 self.send(Answer::Processes { pids, began })?;
