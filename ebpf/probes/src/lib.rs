@@ -8,7 +8,7 @@
 //! What the kernel fixes (struct offsets, sizes, what exists) comes in as frozen constants
 //! ([`kernel`]), so that the verifier removes the code that this kernel does not need.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(internal_features, reason = "core has no atomic add without compare-and-swap")

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use core::{ffi::c_void, hint::black_box, marker::PhantomData, mem::ManuallyDrop, ptr};
+use core::{ffi::c_void, marker::PhantomData, mem::ManuallyDrop, ptr};
 
 use crate::{
     events::{
@@ -39,6 +39,34 @@ pub struct Slot {
 
 #[map]
 static SCRATCH: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// `at_most!(NUMBER, MOST)`: the number, which is at most that constant, as the verifier can see at
+/// this very place.
+///
+/// The compiler leaves out checks that it knows to hold, and tests one copy of a number and uses
+/// another; the verifier forgets bounds when a number is spilled (before Linux 5.16) or copied before
+/// it is tested. So the test is an instruction of our own on the register that comes out.
+macro_rules! at_most {
+    ($number:expr, $most:expr) => {{
+        let mut number: usize = $number;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: changes nothing but the register.
+        unsafe {
+            core::arch::asm!(
+                "if {number} <= {most} goto +1",
+                "{number} = {most}",
+                number = inout(reg) number,
+                most = const $most as i32,
+                options(nomem, nostack),
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            number = number.min($most);
+        }
+        number
+    }};
+}
 
 /// Puts a record of fixed size into the ring of its kind.
 #[inline(always)]
@@ -143,14 +171,11 @@ impl<R> Draft<R> {
     /// Room for `N` bytes behind what is there, or `None` if the draft is full.
     #[inline(always)]
     pub fn room<const N: usize>(&self) -> Option<*mut u8> {
-        // A value that the compiler cannot trace back: what is checked is what is added, and not
-        // another copy of the number, of which the verifier knows less.
-        let length = black_box(self.length);
-        if length > SLOT_BYTES - N {
+        if self.length > SLOT_BYTES - N {
             return None;
         }
         // SAFETY: checked above; the verifier checks it again.
-        Some(unsafe { self.bytes().add(length) })
+        Some(unsafe { self.bytes().add(at_most!(self.length, SLOT_BYTES - N)) })
     }
 
     /// Makes the first `length` bytes of the [`Self::room`] a text of the record.
@@ -194,7 +219,7 @@ impl<R> Draft<R> {
     #[inline(always)]
     pub fn user_bytes(&mut self, bytes: *const u8, length: usize) -> Option<Text> {
         let room = self.room::<MAX_ARGS>()?;
-        let kept = length.min(MAX_ARGS);
+        let kept = at_most!(length, MAX_ARGS);
         // SAFETY: the room is that large.
         let result = unsafe { bpf_probe_read_user(room.cast(), kept as u32, bytes.cast()) };
         (result == 0).then(|| self.keep(kept, length > kept))
@@ -204,7 +229,7 @@ impl<R> Draft<R> {
     #[inline(always)]
     pub fn kernel_bytes(&mut self, bytes: Pointer, length: usize) -> Option<Text> {
         let room = self.room::<MAX_TEXT>()?;
-        let kept = length.min(MAX_TEXT);
+        let kept = at_most!(length, MAX_TEXT);
         // SAFETY: the room is that large.
         let result = unsafe { bpf_probe_read_kernel(room.cast(), kept as u32, bytes) };
         (result == 0).then(|| self.keep(kept, length > kept))
@@ -213,12 +238,8 @@ impl<R> Draft<R> {
     /// Puts the record into a ring.
     #[inline(always)]
     pub fn emit_as(self, kind: u16, ring: Ring, word: u64) {
-        // The compiler knows that this holds and would leave the check out; the verifier may have
-        // lost sight of it.
-        let length = black_box(self.length);
-        if length <= SLOT_BYTES {
-            output(kind, ring, word, self.bytes().cast(), length as u64);
-        }
+        let length = at_most!(self.length, SLOT_BYTES);
+        output(kind, ring, word, self.bytes().cast(), length as u64);
     }
 }
 
