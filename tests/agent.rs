@@ -127,7 +127,8 @@ fn each_execution_is_counted_once_while_unrelated_load_runs() {
         assert!(Command::new(&program).status().expect("runs").success());
     }
     load.join().expect("the load ends");
-    let label = format!("{}", directory.path().join(r"a program\nwith ").display());
+    // Control characters are escaped once by us, and the backslash once more by the format.
+    let label = directory.path().join(r"a program\\nwith ").display().to_string();
     until("200 executions", || (agent.value("exec_total", &[&label]) >= 200).then_some(()));
     assert_eq!(agent.value("exec_total", &[&label]), 200);
     // What a policy says never reaches a terminal raw.
@@ -279,30 +280,76 @@ fn a_busy_metrics_port_is_a_named_error() {
 }
 
 #[test]
-fn a_tracepoint_from_the_configuration_is_a_kind_of_its_own() {
-    if !can_probe("a_tracepoint_from_the_configuration_is_a_kind_of_its_own") {
+fn a_tracepoint_from_the_configuration_is_a_kind_that_policies_can_ask_for() {
+    if !can_probe("a_tracepoint_from_the_configuration_is_a_kind_that_policies_can_ask_for") {
+        return;
+    }
+    let own = "[[probe]]\nname = \"run\"\nattach = \"tracepoint:sched:sched_process_exec\"\n";
+    let agent = Agent::start(&[&fixture("tally-tracepoint")], own);
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("unusual name");
+    fs::copy("/bin/true", &program).expect("copied");
+    for _ in 0..50 {
+        assert!(Command::new(&program).status().expect("runs").success());
+    }
+    let label = program.display().to_string();
+    until("50 runs", || (agent.value("tally_runs_total", &[&label]) >= 50).then_some(()));
+    assert_eq!(agent.value("tally_runs_total", &[&label]), 50);
+}
+
+#[test]
+fn a_tracepoint_shows_the_values_that_tracefs_shows() {
+    if !can_probe("a_tracepoint_shows_the_values_that_tracefs_shows") {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("tipstaff.toml");
-    let text = "[[probe]]\nname = \"run\"\nattach = \"tracepoint:sched:sched_process_exec\"\n";
-    fs::write(&file, text).expect("written");
     let program = directory.path().join("unusual-name");
     fs::copy("/bin/true", &program).expect("copied");
-    let mut events = Tipstaff::ready(&[
-        "events",
-        "run",
-        "--format",
-        "json",
-        "--config",
-        &file.display().to_string(),
-    ]);
+    let reference = Tracefs::start("sched/sched_process_exec");
+    let mut events =
+        Tipstaff::ready(&["events", "tracepoint:sched:sched_process_exec", "--format", "json"]);
     let mut child = Command::new(&program).spawn().expect("runs");
     let line = events.wait_for_output("unusual-name");
-    let event: serde_json::Value = serde_json::from_str(&line).expect("an object");
-    assert_eq!(event["kind"], "run");
-    assert_eq!(event["filename"], program.display().to_string());
-    // The tracepoint has a field `pid` of its own; the kinds' common one is the same here.
-    assert_eq!(event["pid"], child.id());
     child.wait().expect("ends");
+    let event: serde_json::Value = serde_json::from_str(&line).expect("an object");
+    // As the kernel itself prints it: `sched_process_exec: filename=... pid=... old_pid=...`
+    let printed = reference.line_with("unusual-name");
+    let expected = format!(
+        "filename={} pid={} old_pid={}",
+        event["filename"].as_str().expect("a text"),
+        event["pid"],
+        event["old_pid"],
+    );
+    assert!(printed.ends_with(&expected), "{printed:?} does not end with {expected:?}");
+    assert_eq!(event["pid"], child.id());
+}
+
+/// A trace of the kernel's own, in an instance of its own that goes with this.
+struct Tracefs(PathBuf);
+
+impl Tracefs {
+    fn start(event: &str) -> Self {
+        let root = Path::new("/sys/kernel/tracing");
+        if !root.join("instances").exists() {
+            let mounted =
+                Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(root).status();
+            assert!(mounted.expect("mount runs").success());
+        }
+        let instance = root.join(format!("instances/tipstaff-test-{}", std::process::id()));
+        fs::create_dir(&instance).expect("an instance");
+        let tracefs = Self(instance);
+        fs::write(tracefs.0.join(format!("events/{event}/enable")), "1").expect("enabled");
+        tracefs
+    }
+
+    fn line_with(&self, text: &str) -> String {
+        let trace = fs::read_to_string(self.0.join("trace")).expect("readable");
+        trace.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }

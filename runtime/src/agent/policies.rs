@@ -295,7 +295,8 @@ impl Policies {
                     .kinds
                     .get(bound.kind)
                     .map_or_else(String::new, |kind| kind.name.to_string());
-                let tried = seen.rejected.iter().map(|hook| format!("\n  {}: {}", hook.hook, hook.reason));
+                let tried =
+                    seen.rejected.iter().map(|hook| format!("\n  {}: {}", hook.hook, hook.reason));
                 let reason = [reason.clone()].into_iter().chain(tried).collect();
                 self.apply();
                 return Err(Refused::Unseen { path: path(), kind, reason });
