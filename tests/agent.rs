@@ -204,7 +204,7 @@ fn a_shutdown_delivers_what_is_in_the_rings_and_batches() {
     assert_eq!(code, 0);
     let line = output
         .iter()
-        .find(|line| line.contains("\"tally_events\""))
+        .find(|line| line.contains("\"tally_events_total\""))
         .expect("a last word on metrics");
     assert!(line.contains("20000"), "{line}");
 }
