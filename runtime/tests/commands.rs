@@ -37,8 +37,8 @@ fn inspect_asks_a_policy_without_a_section_and_prints_json() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("p.wasm"), HandMade::default().bytes()).unwrap();
     let output = tipstaff(&["inspect", "--format", "json", "p.wasm"], directory.path());
-    let said: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect(text(&output.stderr));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["manifest_from"], "describe");
     assert_eq!(
         said["subscriptions"][0]["fields"][0],

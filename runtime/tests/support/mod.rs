@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, PoisonError},
@@ -180,28 +181,18 @@ impl HandMade<'_> {
         let Self { manifest, import, describe, realloc, on_batch } = self;
         let import =
             import.map_or(String::new(), |import| format!("(import \"{import}\" (instance))"));
-        let length = manifest.len();
-        let quoted: String = manifest.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-        let area: String = [
-            0,
-            0,
-            1024u32,
-            u32::try_from(length).unwrap(),
-            0,
-            1024,
-            u32::try_from(length).unwrap(),
-        ]
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .map(|byte| format!("\\{byte:02x}"))
-        .collect();
+        let (at, size) = (1024, u32::try_from(manifest.len()).unwrap());
+        // For `describe`, from 8: address and length. For `configure`, from 16: ok, address, length.
+        let area: Vec<u8> =
+            [0, 0, at, size, 0, at, size].into_iter().flat_map(u32::to_le_bytes).collect();
+        let (area, manifest) = (escaped(&area), escaped(manifest.as_bytes()));
         let text = format!(
             r#"(component
                 {import}
                 (core module $m
                     (memory (export "memory") 1)
                     (data (i32.const 0) "{area}")
-                    (data (i32.const 1024) "{quoted}")
+                    (data (i32.const {at}) "{manifest}")
                     (func $describe (export "describe") (result i32) {describe})
                     (func (export "configure") (param i32 i32) (result i32) i32.const 16)
                     (func $on-batch (export "on-batch") (param i32 i32) {on_batch})
@@ -224,4 +215,12 @@ impl HandMade<'_> {
         );
         wat::parse_str(&text).unwrap()
     }
+}
+
+/// Bytes as a string of the text format.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "\\{byte:02x}");
+        text
+    })
 }
