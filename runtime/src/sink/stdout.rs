@@ -3,18 +3,23 @@
 
 use std::{
     io::{self, Write},
+    os::fd::AsFd,
     sync::Arc,
     thread,
     time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::line::{self, Style};
 use crate::outcome::{AgentMetrics, Alert};
 
 /// Alerts that may wait for standard output.
 pub const WAITING: usize = 1024;
+
+/// How often to look whether the reader is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The thread that writes.
 #[derive(Debug)]
@@ -32,11 +37,12 @@ impl Stdout {
         counts: Arc<AgentMetrics>,
         closed: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_on(io::stdout(), alerts, style, counts, closed)
+        Self::start_on(io::stdout(), || is_gone(io::stdout()), alerts, style, counts, closed)
     }
 
     fn start_on(
         out: impl Write + Send + 'static,
+        is_gone: impl Fn() -> bool + Send + 'static,
         alerts: Receiver<Alert>,
         style: Style,
         counts: Arc<AgentMetrics>,
@@ -46,7 +52,7 @@ impl Stdout {
         let (is_done, done) = bounded(1);
         let mut writer = Writer { out, style, counts, closed: Some(closed) };
         thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-            writer.run(&alerts, &to_finish);
+            writer.run(&alerts, &to_finish, is_gone);
             drop(is_done);
         })?;
         Ok(Self { last_words, done })
@@ -70,7 +76,12 @@ struct Writer<W, F> {
 }
 
 impl<W: Write, F: FnOnce()> Writer<W, F> {
-    fn run(&mut self, alerts: &Receiver<Alert>, to_finish: &Receiver<String>) {
+    fn run(
+        &mut self,
+        alerts: &Receiver<Alert>,
+        to_finish: &Receiver<String>,
+        is_gone: impl Fn() -> bool,
+    ) {
         loop {
             select_biased! {
                 recv(alerts) -> alert => match alert {
@@ -79,6 +90,10 @@ impl<W: Write, F: FnOnce()> Writer<W, F> {
                     Err(_) => return self.write(&to_finish.recv().unwrap_or_default()),
                 },
                 recv(to_finish) -> last_words => return self.write(&last_words.unwrap_or_default()),
+                // Where nothing is written, nothing fails.
+                default(LOOK_EVERY) => if is_gone() {
+                    self.close();
+                },
             }
         }
     }
@@ -91,12 +106,23 @@ impl<W: Write, F: FnOnce()> Writer<W, F> {
         let Err(error) = written else { return };
         self.counts.output_dropped.inc();
         // Any other error (a full disk) may pass; a reader that is gone does not come back.
-        if error.kind() == io::ErrorKind::BrokenPipe
-            && let Some(closed) = self.closed.take()
-        {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(closed) = self.closed.take() {
             closed();
         }
     }
+}
+
+/// Whether nobody can read any more what is written there.
+fn is_gone(out: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let found = poll(&mut polled, Some(&Timespec::default()));
+    found.is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 #[cfg(test)]
@@ -149,7 +175,9 @@ mod tests {
         let (alerts, receiver) = Alerts::new(10, Arc::default());
         raise(&alerts, 3);
         let out = Shared::default();
-        let stdout = Stdout::start_on(out.clone(), receiver, STYLE, Arc::default(), || {}).unwrap();
+        let stdout =
+            Stdout::start_on(out.clone(), || false, receiver, STYLE, Arc::default(), || {})
+                .unwrap();
         assert!(stdout.finish("the end\n".into(), Duration::from_secs(10)));
         let written = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let written: Vec<_> =
@@ -168,10 +196,31 @@ mod tests {
         };
         raise(&alerts, 3);
         let out = Fails(io::ErrorKind::BrokenPipe);
-        let stdout = Stdout::start_on(out, receiver, STYLE, Arc::clone(&counts), closed).unwrap();
+        let stdout =
+            Stdout::start_on(out, || false, receiver, STYLE, Arc::clone(&counts), closed).unwrap();
         assert!(stdout.finish("end".into(), Duration::from_secs(10)));
         assert_eq!(told.load(Ordering::Relaxed), 1);
         assert_eq!(counts.output_dropped.get(), 4);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_noticed_without_an_alert() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!is_gone(&writer));
+        let (tell, told) = bounded(1);
+        let (_alerts, receiver) = Alerts::new(1, Arc::default());
+        let seen = writer.try_clone().unwrap();
+        let closed = move || tell.send(()).unwrap();
+        let _stdout = Stdout::start_on(
+            writer,
+            move || is_gone(&seen),
+            receiver,
+            STYLE,
+            Arc::default(),
+            closed,
+        );
+        drop(reader);
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(()));
     }
 
     #[test]
@@ -184,7 +233,9 @@ mod tests {
         fcntl_setfl(&writer, OFlags::empty()).unwrap();
         let counts = Arc::new(AgentMetrics::default());
         let (alerts, receiver) = Alerts::new(4, Arc::clone(&counts));
-        let stdout = Stdout::start_on(writer, receiver, STYLE, Arc::clone(&counts), || {}).unwrap();
+        let stdout =
+            Stdout::start_on(writer, || false, receiver, STYLE, Arc::clone(&counts), || {})
+                .unwrap();
         // The writer takes one at most, then the channel fills.
         let raised = raise(&alerts, 10);
         let sent = raised.iter().filter(|raised| **raised == Raised::Sent).count();
