@@ -272,6 +272,14 @@ mod tests {
         assert_eq!(manifest.settings[1].default, None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_guest_says_is_a_manifest_or_an_error(text in "\\PC*|(name|version|tick|fields|\\[\\[subscribe\\]\\]|= |\"|[0-9]{1,20}|ms|\n)*") {
+            let _ = text.parse::<Manifest>();
+            let _ = parse(&text);
+        }
+    }
+
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
         assert_eq!(

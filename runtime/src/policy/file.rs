@@ -205,6 +205,19 @@ mod tests {
         assert_eq!((found.manifest.as_deref(), found.is_component), (Some("name = 1"), true));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_follows_the_magic_is_read_or_refused(is_component: bool, rest: Vec<u8>) {
+            let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+            if is_component {
+                bytes[4..].copy_from_slice(&[0x0d, 0, 1, 0]);
+            }
+            bytes.extend(rest);
+            let _ = sections(&bytes);
+            let _ = interfaces(&bytes);
+        }
+    }
+
     #[test]
     fn a_truncated_module_is_called_so() {
         let module = wat::parse_str("(module (func (export \"f\")))").unwrap();

@@ -97,6 +97,13 @@ impl Compiler {
         let digest = Digest::of(bytes);
         let prepared = compile::prepare(&self.workshop, &self.clocked, &self.cache, bytes, digest)?;
         let manifest: Manifest = prepared.manifest.parse()?;
+        // What the section says is shown by `inspect`, and by nothing that decides.
+        if file::sections(bytes)?.manifest.is_some_and(|section| section != prepared.manifest) {
+            tracing::warn!(
+                policy = manifest.name,
+                "the manifest in the file's custom section is not the one that the policy tells; the latter counts"
+            );
+        }
         let component = component::compile(&self.clocked, &prepared.component)?;
         let (imports, exports) = component::interfaces(&self.clocked, &component);
         check_imports(&manifest.name, &imports)?;
