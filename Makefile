@@ -3,7 +3,7 @@
 demo: build ; @tools/demo.sh
 build: setup ; @cargo build --release --bin tipstaff && tools/build-policies.sh
 test: build ; @tools/setup.sh test && tools/test.sh
-bench: build ; @tools/setup.sh bench && cargo bench --workspace --exclude tipstaff-probes
+bench: build ; @tools/build-policies.sh tests && cargo bench --package tipstaff-runtime
 lint: setup ; @tools/setup.sh lint && tools/lint.sh
 install: build ; @tools/install.sh
 setup: ; @tools/setup.sh build
