@@ -34,7 +34,7 @@ const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
 /// A parsed BTF blob.
-pub struct Btf {
+pub(super) struct Btf {
     bytes: Vec<u8>,
     /// Offset of each type by its number; number 0 is `void` and has none.
     types: Vec<usize>,

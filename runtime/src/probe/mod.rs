@@ -32,7 +32,6 @@ use tipstaff_events::wire::{self, ON_BIT};
 
 use crate::kind::Kind;
 
-pub use btf::Btf;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use error::ProbeError;
 pub use losses::Losses;
@@ -40,6 +39,7 @@ pub use ring::Ring;
 pub use shared::{Hidden, RingSizes};
 
 use attach::Attached;
+use btf::Btf;
 use family::{FAMILIES, Part};
 use kernel::Kernel;
 use object::Prepared;
@@ -70,11 +70,13 @@ enum Key {
     Tracepoint(u16),
 }
 
-/// An object that is loaded.
+/// An object that somebody wants.
 struct Loaded {
-    ebpf: Ebpf,
-    /// What of it is attached, by index in the family's parts.
-    parts: BTreeMap<usize, Attached>,
+    /// Its programs, or why it does not load.
+    ebpf: Result<Ebpf, String>,
+    /// What of it is attached, or why not, by index in the family's parts. What does not work is
+    /// tried again when nobody has wanted it for a while.
+    parts: BTreeMap<usize, Result<Attached, KindReport>>,
 }
 
 impl Probes {
@@ -85,8 +87,8 @@ impl Probes {
         lift_memory_limit();
         let btf = Btf::of_running_kernel()?;
         let shared = Shared::new(sizes)?;
-        let mut first = object::load(&[Prepared::new(handshake::OBJECT, &btf, &[])?], &shared)?;
-        let pid = handshake::shake(&mut first[0])?;
+        let object = [Prepared::new(handshake::OBJECT, &btf, &[])?];
+        let pid = handshake::shake(&mut object::load(&object, &shared).remove(0)?)?;
         let hidden = shared.hidden()?;
         hidden.hide(pid)?;
         let losses = Losses::new(shared.lost()?);
@@ -189,7 +191,8 @@ impl Probes {
                 ),
             })
             .collect::<Result<_, _>>()?;
-        for (key, ebpf) in missing.into_iter().zip(object::load(&objects, &self.shared)?) {
+        for (key, ebpf) in missing.into_iter().zip(object::load(&objects, &self.shared)) {
+            let ebpf = ebpf.map_err(|error| error.to_string());
             self.loaded.insert(key, Loaded { ebpf, parts: BTreeMap::new() });
         }
         Ok(())
@@ -221,11 +224,11 @@ impl Probes {
     fn detach_parts(&mut self, wanted: &Wanted) {
         self.loaded.retain(|key, loaded| {
             with_parts(*key, &self.tracepoints, |parts| {
-                for (number, attached) in std::mem::take(&mut loaded.parts) {
+                for (number, part) in std::mem::take(&mut loaded.parts) {
                     if is_wanted(&parts[number], wanted) {
-                        loaded.parts.insert(number, attached);
-                    } else {
-                        attached.detach(&mut loaded.ebpf);
+                        loaded.parts.insert(number, part);
+                    } else if let (Ok(attached), Ok(ebpf)) = (part, &mut loaded.ebpf) {
+                        attached.detach(ebpf);
                     }
                 }
             });
@@ -235,24 +238,25 @@ impl Probes {
 }
 
 impl Loaded {
-    /// Attaches a part unless it is, and says how well it sees its kinds.
+    /// Attaches a part unless that was tried before, and says how well it sees its kinds.
     fn attach(&mut self, number: usize, part: &Part, kernel: &Kernel) -> KindReport {
-        if let Some(attached) = self.parts.get(&number) {
-            return attached.report.clone();
-        }
-        match attach::climb(part, &mut self.ebpf, kernel) {
-            Ok(attached) => {
-                let report = attached.report.clone();
-                self.parts.insert(number, attached);
-                report
+        let tried = self.parts.entry(number).or_insert_with(|| {
+            let (mut report, reason) = match &mut self.ebpf {
+                Ok(ebpf) => match attach::climb(part, ebpf, kernel) {
+                    Ok(attached) => return Ok(attached),
+                    Err(report) => (report, "no hook works here"),
+                },
+                Err(reason) => (KindReport::default(), reason.as_str()),
+            };
+            match part.without {
+                Some(lacks) => report.lacks(lacks),
+                None => report.coverage = Coverage::None(reason.to_owned()),
             }
-            Err(mut report) => {
-                match part.without {
-                    Some(lacks) => report.lacks(lacks),
-                    None => report.coverage = Coverage::None("no hook works here".to_owned()),
-                }
-                report
-            }
+            Err(report)
+        });
+        match tried {
+            Ok(attached) => attached.report.clone(),
+            Err(report) => report.clone(),
         }
     }
 }

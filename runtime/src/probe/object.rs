@@ -53,9 +53,9 @@ impl Prepared {
 pub(super) fn load<'a>(
     objects: &'a [Prepared],
     shared: &'a Shared,
-) -> Result<Vec<Ebpf>, ProbeError> {
+) -> Vec<Result<Ebpf, ProbeError>> {
     if objects.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     // One loader for all, because a new one parses the kernel's BTF (13 ms), which nothing needs.
     let mut loader = EbpfLoader::new();
