@@ -49,11 +49,11 @@ impl Stdout {
         closed: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let (last_words, to_finish) = bounded(1);
-        let (is_done, done) = bounded(1);
+        let (ended, done) = bounded(1);
         let mut writer = Writer { out, style, counts, closed: Some(closed) };
         thread::Builder::new().name("stdout".to_owned()).spawn(move || {
             writer.run(&alerts, &to_finish, is_gone);
-            drop(is_done);
+            drop(ended);
         })?;
         Ok(Self { last_words, done })
     }
