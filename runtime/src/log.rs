@@ -1,11 +1,21 @@
 //! The agent's log, on standard error: one line each, for eyes or as JSON.
+//!
+//! A thread of its own writes it: policies log from the threads that run them, and a standard error
+//! that nobody reads must not hold them. What it does not take is dropped, and how much is said.
 
 use std::{
     fmt,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use clap::{ArgAction, Args};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Map, Value};
 use tipstaff_runtime::escape;
 use tracing::{
@@ -40,8 +50,24 @@ pub struct LogArgs {
     log_format: Format,
 }
 
+/// Lines that may wait for standard error.
+const WAITING: usize = 1024;
+/// How long the last lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log. What waits is written when it is dropped.
+pub struct Log {
+    writer: Sender<Message>,
+    done: Receiver<()>,
+}
+
+enum Message {
+    Line(String),
+    End,
+}
+
 /// Begins to log.
-pub fn start(args: &LogArgs) {
+pub fn start(args: &LogArgs) -> Log {
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
         (false, 0) => "info",
@@ -51,27 +77,79 @@ pub fn start(args: &LogArgs) {
     // Libraries speak only when something is wrong, unless everything is asked for.
     let libraries = if level == "trace" { "debug" } else { "warn" };
     let filter = EnvFilter::new(format!("{libraries},tipstaff={level},tipstaff_runtime={level}"));
-    let lines = Lines { format: args.log_format, colour: io::stderr().is_terminal() };
+    let (log, lines) = Log::on(io::stderr(), args.log_format, io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    log
 }
 
-/// Writes each event as a line.
+impl Log {
+    fn on(mut out: impl Write + Send + 'static, format: Format, colour: bool) -> (Self, Lines) {
+        let (writer, messages) = bounded(WAITING);
+        let (ended, done) = bounded(1);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lines = Lines { format, colour, writer: writer.clone(), dropped: Arc::clone(&dropped) };
+        let write = move || {
+            // Nobody is left to be told that the log cannot be written.
+            let mut put = |line: &str| drop(out.write_all(line.as_bytes()));
+            while let Ok(Message::Line(line)) = messages.recv() {
+                put(&line);
+                let count = dropped.swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    let fields = Fields {
+                        message: "log lines were dropped: standard error did not take them"
+                            .to_owned(),
+                        others: vec![("count", count.into())],
+                    };
+                    put(&format.line(Level::WARN, fields, colour));
+                }
+            }
+            drop(ended);
+        };
+        // Without the thread everything is dropped, which is all that can be done.
+        let _no_thread = thread::Builder::new().name("log".to_owned()).spawn(write);
+        (Self { writer, done }, lines)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.writer.send_timeout(Message::End, LAST_LINES).is_ok() {
+            let _ended_or_late = self.done.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Hands each event on as a line.
 struct Lines {
     format: Format,
     colour: bool,
+    writer: Sender<Message>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        self.hand_on(self.format.line(*event.metadata().level(), fields, self.colour));
+    }
+}
+
+impl Lines {
+    fn hand_on(&self, line: String) {
+        if self.writer.try_send(Message::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Format {
+    fn line(self, level: Level, fields: Fields, colour: bool) -> String {
         let time = jiff::Timestamp::now();
-        let line = match self.format {
-            Format::Text => text(time, *event.metadata().level(), &fields, self.colour),
-            Format::Json => json(time, *event.metadata().level(), fields),
-        };
-        // Nobody is left to be told that the log cannot be written.
-        let _unwritten = io::stderr().lock().write_all(line.as_bytes());
+        match self {
+            Self::Text => text(time, level, &fields, colour),
+            Self::Json => json(time, level, fields),
+        }
     }
 }
 
@@ -177,6 +255,24 @@ mod tests {
             line,
             "1970-01-01T00:00:00.000Z warning a\\x1b[31m\\nb path=\"/x y\\x07\" plain=a count=3\n"
         );
+    }
+
+    #[test]
+    fn a_standard_error_that_nobody_reads_holds_nobody_and_what_was_dropped_is_said() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (log, lines) = Log::on(writer, Format::Text, false);
+        let line = "x".repeat(1000) + "\n";
+        // A pipe takes 64 KiB, the channel 1024 lines.
+        for _ in 0..3000 {
+            lines.hand_on(line.clone());
+        }
+        let dropped = lines.dropped.load(Ordering::Relaxed);
+        assert!((1700..2000).contains(&dropped), "{dropped}");
+        let read = thread::spawn(move || io::read_to_string(&mut reader).unwrap());
+        drop((log, lines));
+        let written = read.join().unwrap();
+        assert!(written.contains(&format!("standard error did not take them count={dropped}\n")));
+        assert_eq!(written.lines().count() as u64, 3000 - dropped + 1);
     }
 
     #[test]

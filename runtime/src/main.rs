@@ -10,12 +10,18 @@ use std::{io, process::ExitCode};
 use clap::Parser as _;
 use tipstaff_runtime::escape;
 
-use crate::{cli::Cli, command::Usage};
+use crate::{
+    cli::{Cli, Command},
+    command::Usage,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::start(&cli.log);
-    match cli.command.run() {
+    // The compiler child gives up its rights thread by thread: it has only the one.
+    let log = (!matches!(cli.command, Command::Compile(_))).then(|| log::start(&cli.log));
+    let result = cli.command.run();
+    drop(log);
+    match result {
         Ok(code) => code,
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
