@@ -68,6 +68,8 @@ macro_rules! at_most {
     }};
 }
 
+pub(crate) use at_most;
+
 /// Puts a record of fixed size into the ring of its kind.
 #[inline(always)]
 pub fn emit<R: Record>(word: u64, record: &R) {
@@ -174,6 +176,7 @@ impl<R> Draft<R> {
         if self.length > SLOT_BYTES - N {
             return None;
         }
+        let length = at_most!(self.length, SLOT_BYTES - N);
         // SAFETY: checked above; the verifier checks it again.
         Some(unsafe { self.bytes().add(at_most!(self.length, SLOT_BYTES - N)) })
     }

@@ -4,6 +4,8 @@ use aya_ebpf::helpers::generated::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
 };
 
+use core::ptr;
+
 use crate::{
     call::user,
     events::{
@@ -15,7 +17,7 @@ use crate::{
         self, Pointer, file, inet_sock, inode, sock, sock_common, socket, unix_address, unix_sock,
     },
     path,
-    record::Draft,
+    record::{Draft, at_most},
 };
 
 /// Address families, as in the catalogue.
@@ -59,37 +61,45 @@ const S_IFSOCK: u16 = 0o140_000;
 /// Longest path of a unix socket.
 const UNIX_PATH_MAX: usize = 108;
 
-/// An address and a port; IPv4 is mapped into IPv6.
-#[derive(Clone, Copy, Default)]
-pub struct Endpoint {
-    /// The address, in network order.
-    pub address: [u8; 16],
-    /// The port.
-    pub port: u16,
-}
-
-/// A `struct sock`.
+/// A `struct sock`; null where there is none, and then nothing is known of it.
+///
+/// Values go straight into the record and a function says whether there was one: the compiler leaves
+/// what an empty `Option` holds to chance, and the verifier refuses to read that.
 #[derive(Clone, Copy)]
 pub struct Sock(pub Pointer);
 
 impl Sock {
+    /// No socket.
+    pub const NONE: Self = Self(ptr::null());
+
     /// The socket behind a descriptor of the current process.
     #[inline(always)]
     #[must_use]
-    pub fn of_descriptor(descriptor: i32) -> Option<Self> {
-        Self::of_file(path::file_of(descriptor)?)
+    pub fn of_descriptor(descriptor: i32) -> Self {
+        match path::file_of(descriptor) {
+            Some(open_file) => Self::of_file(open_file),
+            None => Self::NONE,
+        }
     }
 
     /// The socket that an open file is.
     #[inline(always)]
     #[must_use]
-    pub fn of_file(open_file: Pointer) -> Option<Self> {
-        let mode: u16 = inode::i_mode.read(file::f_inode.read(open_file)?)?;
+    pub fn of_file(open_file: Pointer) -> Self {
+        let inode: Pointer = file::f_inode.read(open_file).unwrap_or(ptr::null());
+        let mode: u16 = inode::i_mode.read(inode).unwrap_or(0);
         if mode & S_IFMT != S_IFSOCK {
-            return None;
+            return Self::NONE;
         }
-        let pointer: Pointer = socket::sk.read(file::private_data.read(open_file)?)?;
-        (!pointer.is_null()).then_some(Self(pointer))
+        let data: Pointer = file::private_data.read(open_file).unwrap_or(ptr::null());
+        Self(socket::sk.read(data).unwrap_or(ptr::null()))
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    #[must_use]
+    pub fn exists(self) -> bool {
+        !self.0.is_null()
     }
 
     /// Its address in the kernel, by which maps know it.
@@ -122,139 +132,179 @@ impl Sock {
     /// The socket that a unix socket is connected to.
     #[inline(always)]
     #[must_use]
-    pub fn unix_peer(self) -> Option<Self> {
-        if self.family() != family::UNIX {
-            return None;
+    pub fn unix_peer(self) -> Self {
+        if self.family() == family::UNIX {
+            Self(unix_sock::peer.read(self.0).unwrap_or(ptr::null()))
+        } else {
+            Self::NONE
         }
-        let peer: Pointer = unix_sock::peer.read(self.0)?;
-        (!peer.is_null()).then_some(Self(peer))
     }
 
-    /// The other side.
+    /// Fills in the other side, of IPv4 or IPv6.
     #[inline(always)]
     #[must_use]
-    pub fn peer(self) -> Option<Endpoint> {
-        let port = u16::from_be(sock_common::skc_dport.read(self.0)?);
-        self.endpoint(&sock_common::skc_daddr, &sock_common::skc_v6_daddr, port)
+    pub fn peer(self, address: &mut [u8; 16], port: &mut u16) -> bool {
+        let known = self.address(&sock_common::skc_daddr, &sock_common::skc_v6_daddr, address);
+        if known {
+            *port = u16::from_be(sock_common::skc_dport.read(self.0).unwrap_or(0));
+        }
+        known
     }
 
-    /// This side.
+    /// Fills in this side, of IPv4 or IPv6.
     #[inline(always)]
     #[must_use]
-    pub fn local(self) -> Option<Endpoint> {
-        // A socket that is being closed has given its number back, but not its copy on the wire.
-        let port = match sock_common::skc_num.read(self.0)? {
-            0 => u16::from_be(inet_sock::inet_sport.read(self.0)?),
-            port => port,
-        };
-        self.endpoint(&sock_common::skc_rcv_saddr, &sock_common::skc_v6_rcv_saddr, port)
-    }
-
-    #[inline(always)]
-    fn endpoint(self, v4: &kernel::Offset, v6: &kernel::Offset, port: u16) -> Option<Endpoint> {
-        let address = match self.family() {
-            family::INET => mapped(v4.read(self.0)?),
-            family::INET6 => v6.read(self.0)?,
-            _ => return None,
-        };
-        Some(Endpoint { address, port })
-    }
-
-    /// Appends the path that a unix socket is bound to; `None` if it is not, or no unix socket.
-    #[inline(always)]
-    pub fn bound_path<R>(self, draft: &mut Draft<R>) -> Option<Text> {
-        if self.family() != family::UNIX {
-            return None;
+    pub fn local(self, address: &mut [u8; 16], port: &mut u16) -> bool {
+        let known =
+            self.address(&sock_common::skc_rcv_saddr, &sock_common::skc_v6_rcv_saddr, address);
+        if known {
+            *port = sock_common::skc_num.read(self.0).unwrap_or(0);
+            // A socket that is being closed has given its number back, but not its copy on the wire.
+            if *port == 0 {
+                *port = u16::from_be(inet_sock::inet_sport.read(self.0).unwrap_or(0));
+            }
         }
-        let address: Pointer = unix_sock::addr.read(self.0)?;
+        known
+    }
+
+    #[inline(always)]
+    fn address(self, v4: &kernel::Offset, v6: &kernel::Offset, address: &mut [u8; 16]) -> bool {
+        match self.family() {
+            family::INET => *address = mapped(v4.read(self.0).unwrap_or_default()),
+            family::INET6 => *address = v6.read(self.0).unwrap_or_default(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Appends the path that a unix socket is bound to. Without an offset it is not, or is no unix
+    /// socket.
+    #[inline(always)]
+    pub fn bound_path<R>(self, draft: &mut Draft<R>) -> Text {
+        if self.family() != family::UNIX {
+            return Text::default();
+        }
+        let address: Pointer = unix_sock::addr.read(self.0).unwrap_or(ptr::null());
         if address.is_null() {
-            return None;
+            return Text::default();
         }
-        let length: i32 = unix_address::len.read(address)?;
-        unix_path::<R, false>(draft, unix_address::name.of(address)? as u64, length as usize)
+        let length: i32 = unix_address::len.read(address).unwrap_or(0);
+        let path = unix_address::name.of(address).unwrap_or(ptr::null());
+        unix_path::<R, false>(draft, path as u64, length as usize)
     }
 }
 
 /// What a process passed as an address.
+#[derive(Clone, Copy)]
 pub struct Given {
     pointer: u64,
     length: u32,
-    /// Index in the catalogue's families; `None` for the one that breaks an association.
-    pub family: Option<u8>,
+    /// `sa_family`; 0 where it cannot be read, or for the address that breaks an association.
+    number: u16,
 }
 
 impl Given {
-    /// The address of `length` bytes at `pointer`; `None` if it cannot be read.
+    /// Nothing is known any more.
+    pub const NONE: Self = Self { pointer: 0, length: 0, number: 0 };
+
+    /// The address of `length` bytes at `pointer`.
     #[inline(always)]
     #[must_use]
-    pub fn new(pointer: u64, length: u32) -> Option<Self> {
-        let family: u16 = user(pointer)?;
-        Some(Self { pointer, length, family: (family != 0).then(|| family_of(family)) })
+    pub fn new(pointer: u64, length: u32) -> Self {
+        Self { pointer, length, number: user(pointer).unwrap_or(0) }
     }
 
-    /// The address and port, of IPv4 or IPv6.
+    /// Whether it is or may be an address to connect to.
     #[inline(always)]
     #[must_use]
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        let port = u16::from_be(user(self.pointer + 2)?);
-        let address = match self.family? {
-            family::INET => mapped(user(self.pointer + 4)?),
-            family::INET6 => user(self.pointer + 8)?,
-            _ => return None,
-        };
-        Some(Endpoint { address, port })
+    pub fn is_address(self) -> bool {
+        self.number != 0 || self.pointer == 0
     }
 
-    /// Appends the path of a unix socket.
+    /// Whether the address is known.
     #[inline(always)]
-    pub fn path<R>(&self, draft: &mut Draft<R>) -> Option<Text> {
-        if self.family != Some(family::UNIX) {
-            return None;
+    #[must_use]
+    pub fn exists(self) -> bool {
+        self.number != 0
+    }
+
+    /// Index in the catalogue's families.
+    #[inline(always)]
+    #[must_use]
+    pub fn family(self) -> u8 {
+        family_of(self.number)
+    }
+
+    /// Fills in the address and port, of IPv4 or IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn endpoint(self, address: &mut [u8; 16], port: &mut u16) -> bool {
+        match self.family() {
+            family::INET => *address = mapped(user(self.pointer + 4).unwrap_or_default()),
+            family::INET6 => *address = user(self.pointer + 8).unwrap_or_default(),
+            _ => return false,
         }
-        unix_path::<R, true>(draft, self.pointer, self.length as usize)
+        *port = u16::from_be(user(self.pointer + 2).unwrap_or(0));
+        true
+    }
+
+    /// Appends the path of a unix socket; without an offset there is none.
+    #[inline(always)]
+    pub fn path<R>(self, draft: &mut Draft<R>) -> Text {
+        if self.family() == family::UNIX {
+            unix_path::<R, true>(draft, self.pointer, self.length as usize)
+        } else {
+            Text::default()
+        }
     }
 }
 
 /// Appends the path in a `struct sockaddr_un` of `length` bytes, in the form of the catalogue: `@`
 /// for the NUL before an abstract one, no NUL behind another.
 #[inline(always)]
-fn unix_path<R, const USER: bool>(
-    draft: &mut Draft<R>,
-    address: u64,
-    length: usize,
-) -> Option<Text> {
+fn unix_path<R, const USER: bool>(draft: &mut Draft<R>, address: u64, length: usize) -> Text {
     let path = address + size_of::<u16>() as u64;
     let length = length.wrapping_sub(size_of::<u16>());
     if length == 0 || length > UNIX_PATH_MAX {
-        return None;
+        return Text::default();
     }
-    let first: u8 = if USER { user(path)? } else { kernel::read(path as Pointer)? };
-    let room = draft.room::<{ UNIX_PATH_MAX + 1 }>()?;
-    if first == 0 {
-        // SAFETY: the room is that large.
-        let result = unsafe {
-            room.write(b'@');
-            let (room, length, path) =
-                (room.add(1).cast(), length as u32 - 1, (path + 1) as Pointer);
-            if USER {
-                bpf_probe_read_user(room, length, path)
-            } else {
-                bpf_probe_read_kernel(room, length, path)
-            }
-        };
-        return (result == 0).then(|| draft.keep(length, false));
-    }
-    // A path that fills the address has no NUL; the helper wants room for one.
-    let (room, room_length, path) = (room.cast(), length as u32 + 1, path as Pointer);
-    // SAFETY: the room is that large.
-    let read = unsafe {
-        if USER {
-            bpf_probe_read_user_str(room, room_length, path)
-        } else {
-            bpf_probe_read_kernel_str(room, room_length, path)
+    let first: Option<u8> = if USER { user(path) } else { kernel::read(path as Pointer) };
+    let Some(room) = draft.room::<{ UNIX_PATH_MAX + 2 }>() else { return Text::default() };
+    let copied = match first {
+        None => -1,
+        Some(0) => {
+            let length = at_most!(length - 1, UNIX_PATH_MAX) as u32;
+            // SAFETY: the room is that large.
+            let result = unsafe {
+                room.write(b'@');
+                let (room, path) = (room.add(1).cast(), (path + 1) as Pointer);
+                if USER {
+                    bpf_probe_read_user(room, length, path)
+                } else {
+                    bpf_probe_read_kernel(room, length, path)
+                }
+            };
+            if result == 0 { i64::from(length) + 1 } else { -1 }
+        }
+        Some(_) => {
+            // A path that fills the address has no NUL; the helper wants room for one.
+            let (room, path) = (room.cast(), path as Pointer);
+            let length = at_most!(length + 1, UNIX_PATH_MAX + 1) as u32;
+            // SAFETY: the room is that large.
+            let read = unsafe {
+                if USER {
+                    bpf_probe_read_user_str(room, length, path)
+                } else {
+                    bpf_probe_read_kernel_str(room, length, path)
+                }
+            };
+            read - 1
         }
     };
-    (read > 0).then(|| draft.keep(read as usize - 1, false))
+    if copied < 0 {
+        return Text::default();
+    }
+    draft.keep(at_most!(copied as usize, UNIX_PATH_MAX), false)
 }
 
 #[inline(always)]

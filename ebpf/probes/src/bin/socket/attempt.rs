@@ -14,7 +14,7 @@ use tipstaff_probes::{
     },
     map::{add, hidden},
     record::Draft,
-    socket::{Endpoint, Given, Sock, protocol},
+    socket::{Given, Sock, protocol},
     task,
 };
 
@@ -92,9 +92,9 @@ pub struct Returned {
     /// What is wanted of `connect`.
     pub word: u64,
     /// The socket, if the descriptor was one.
-    pub sock: Option<Sock>,
-    /// The address that was passed, if it is still known.
-    pub given: Option<Given>,
+    pub sock: Sock,
+    /// The address that was passed, as far as it is still known.
+    pub given: Given,
     /// What the call returned.
     pub result: i32,
     /// How it reached the kernel.
@@ -114,11 +114,10 @@ pub fn started(sock: Sock) {
         via: SYSCALL,
         ..Connect::default()
     };
-    if let Some(peer) = sock.peer() {
-        (record.address, record.port) = (peer.address, peer.port);
-    }
+    let known = sock.peer(&mut record.address, &mut record.port);
+    record.header.absent = if known { 0 } else { connect::address | connect::port };
     // The result is absent until there is one.
-    record.header.absent =
+    record.header.absent |=
         connect::result | connect::unix_path | connect::local_address | connect::local_port;
     let attempt = Attempt { record, started: record.header.time, halves: 0 };
     // Full: see MAX_ATTEMPTS.
@@ -147,9 +146,9 @@ pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
     }
     // SAFETY: no arguments.
     attempt.record.latency = unsafe { bpf_ktime_get_ns() } - attempt.started;
-    if let Some(local) = sock.local() {
-        (attempt.record.local_address, attempt.record.local_port) = (local.address, local.port);
-        attempt.record.header.absent &= !(connect::local_address | connect::local_port);
+    let record = &mut attempt.record;
+    if sock.local(&mut record.local_address, &mut record.local_port) {
+        record.header.absent &= !(connect::local_address | connect::local_port);
     }
     add(&raw mut attempt.halves, SETTLED);
     if attempt.halves & RETURNED != 0 {
@@ -160,7 +159,8 @@ pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
 /// A call has returned.
 #[inline(always)]
 pub fn returned(call: &Returned) {
-    if let Some(sock) = call.sock
+    let sock = call.sock;
+    if sock.exists()
         && let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key())
     {
         // SAFETY: a map value, which is not given to another socket as long as this one lives.
@@ -222,52 +222,40 @@ fn emit_at_once(call: &Returned) {
     }) else {
         return;
     };
-    let mut absent = connect::latency | connect::unix_path;
-    let given = call.given.as_ref();
+    let mut absent = connect::latency;
     let record = draft.record();
-    if let Some(sock) = call.sock {
+    let (sock, given) = (call.sock, call.given);
+    if sock.exists() {
         (record.family, record.protocol) = (sock.family(), sock.protocol());
     } else {
+        record.family = given.family();
         absent |= connect::protocol;
-        match given.and_then(|given| given.family) {
-            Some(family) => record.family = family,
-            None => absent |= connect::family,
+        if !given.exists() {
+            absent |= connect::family;
         }
     }
-    let breaks_up = given.is_some_and(|given| given.family.is_none());
-    if record.protocol == protocol::TCP && !breaks_up {
-        record.outcome = if call.result == 0 { ESTABLISHED } else { outcome_of(call.result) };
+    let connected = call.result == 0;
+    if record.protocol == protocol::TCP && given.is_address() {
+        record.outcome = if connected { ESTABLISHED } else { outcome_of(call.result) };
     }
-    match given.and_then(Given::endpoint).or_else(|| connected_to(call)) {
-        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
-        None => absent |= connect::address | connect::port,
-    }
-    match call.sock.filter(|_| call.result == 0).and_then(Sock::local) {
-        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
-        None => absent |= connect::local_address | connect::local_port,
-    }
-    let path = if let Some(given) = given {
-        given.path(&mut draft)
-    } else if call.result == 0
-        && let Some(sock) = call.sock
-        && let Some(peer) = sock.unix_peer()
+    // Where the address is not known any more the socket knows it.
+    let asks_socket = connected && !given.exists();
+    if !given.endpoint(&mut record.address, &mut record.port)
+        && !(asks_socket && sock.peer(&mut record.address, &mut record.port))
     {
-        peer.bound_path(&mut draft)
-    } else {
-        None
-    };
-    if let Some(text) = path {
-        draft.record().unix_path = text;
-        absent &= !connect::unix_path;
+        absent |= connect::address | connect::port;
     }
+    if !(connected && sock.local(&mut record.local_address, &mut record.local_port)) {
+        absent |= connect::local_address | connect::local_port;
+    }
+    let text =
+        if asks_socket { sock.unix_peer().bound_path(&mut draft) } else { given.path(&mut draft) };
+    if text.offset == 0 {
+        absent |= connect::unix_path;
+    }
+    draft.record().unix_path = text;
     draft.record().header.absent = absent;
     draft.emit(call.word);
-}
-
-/// The other side of a socket whose call has succeeded.
-#[inline(always)]
-fn connected_to(call: &Returned) -> Option<Endpoint> {
-    call.sock.filter(|_| call.result == 0 && call.given.is_none()).and_then(Sock::peer)
 }
 
 /// What an error says of a TCP connection.

@@ -132,21 +132,13 @@ pub fn closed(word: u64, sock: Sock, state: i32) {
     }
     record.header.kind = tcp_close::KIND;
     record.header.time = now;
-    match bytes_sent(sock, state, record.direction) {
-        Some(bytes) => record.bytes_sent = bytes,
-        None => absent |= tcp_close::bytes_sent,
+    record.bytes_sent = bytes_sent(sock, state, record.direction);
+    record.bytes_received = bytes_received(sock);
+    if !sock.peer(&mut record.address, &mut record.port) {
+        absent |= tcp_close::address | tcp_close::port;
     }
-    match bytes_received(sock) {
-        Some(bytes) => record.bytes_received = bytes,
-        None => absent |= tcp_close::bytes_received,
-    }
-    match sock.peer() {
-        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
-        None => absent |= tcp_close::address | tcp_close::port,
-    }
-    match sock.local() {
-        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
-        None => absent |= tcp_close::local_address | tcp_close::local_port,
+    if !sock.local(&mut record.local_address, &mut record.local_port) {
+        absent |= tcp_close::local_address | tcp_close::local_port;
     }
     record.header.absent = absent;
     emit(word, &record);
@@ -154,18 +146,18 @@ pub fn closed(word: u64, sock: Sock, state: i32) {
 
 /// Of what the kernel counts as acknowledged, SYN and FIN are no data.
 #[inline(always)]
-fn bytes_sent(sock: Sock, state: i32, direction: u8) -> Option<u64> {
-    let acknowledged: u64 = tcp_sock::bytes_acked.read(sock.0)?;
-    let all_acknowledged =
-        tcp_sock::snd_una.read::<u32>(sock.0)? == tcp_sock::write_seq.read::<u32>(sock.0)?;
-    let fin = matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK) && all_acknowledged;
-    Some(acknowledged.saturating_sub(u64::from(fin) + u64::from(direction == OUTGOING)))
+fn bytes_sent(sock: Sock, state: i32, direction: u8) -> u64 {
+    let acknowledged: u64 = tcp_sock::bytes_acked.read(sock.0).unwrap_or(0);
+    let next: u32 = tcp_sock::snd_una.read(sock.0).unwrap_or(0);
+    let end: u32 = tcp_sock::write_seq.read(sock.0).unwrap_or(0);
+    let fin = matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK) && next == end;
+    acknowledged.saturating_sub(u64::from(fin) + u64::from(direction == OUTGOING))
 }
 
 /// The peer's FIN is no data.
 #[inline(always)]
-fn bytes_received(sock: Sock) -> Option<u64> {
-    let received: u64 = tcp_sock::bytes_received.read(sock.0)?;
-    let fin = sock_common::skc_flags.read::<u64>(sock.0)? & SOCK_DONE != 0;
-    Some(received.saturating_sub(fin.into()))
+fn bytes_received(sock: Sock) -> u64 {
+    let received: u64 = tcp_sock::bytes_received.read(sock.0).unwrap_or(0);
+    let flags: u64 = sock_common::skc_flags.read(sock.0).unwrap_or(0);
+    received.saturating_sub(u64::from(flags & SOCK_DONE != 0))
 }

@@ -108,49 +108,45 @@ fn accept_call(ctx: BtfTracePointContext) -> i32 {
         && let Some([descriptor, ..]) = arguments(&call)
     {
         let result = call.result();
-        if result < 0 {
-            on_accept(None, Sock::of_descriptor(descriptor as i32), result, call.via);
+        let (accepted, listening) = if result < 0 {
+            (Sock::NONE, Sock::of_descriptor(descriptor as i32))
         } else {
-            on_accept(Sock::of_descriptor(result), None, result, call.via);
-        }
+            (Sock::of_descriptor(result), Sock::NONE)
+        };
+        on_accept(accepted, listening, result, call.via);
     }
     0
 }
 
 /// The listening socket says what the accepted one would, where that is not there.
 #[inline(always)]
-fn on_accept(accepted: Option<Sock>, listening: Option<Sock>, result: i32, via: u8) {
-    if let Some(accepted) = accepted
-        && map::wanted(tcp_close::KIND) != 0
-    {
+fn on_accept(accepted: Sock, listening: Sock, result: i32, via: u8) {
+    if accepted.exists() && map::wanted(tcp_close::KIND) != 0 {
         connection::accepted(accepted);
     }
-    let sock = accepted.or(listening);
     let Some(word) = task::wanted(accept::KIND) else { return };
+    let sock = if accepted.exists() { accepted } else { listening };
     let header = task::header(accept::KIND, word);
     let Some(mut draft) = Draft::new(Accept { header, result, via, ..Accept::default() }) else {
         return;
     };
-    let mut absent = accept::unix_path;
+    let mut absent = 0;
     let record = draft.record();
-    match accepted.and_then(Sock::peer) {
-        Some(peer) => (record.address, record.port) = (peer.address, peer.port),
-        None => absent |= accept::address | accept::port,
+    if !accepted.peer(&mut record.address, &mut record.port) {
+        absent |= accept::address | accept::port;
     }
-    match sock.and_then(Sock::local) {
-        Some(local) => (record.local_address, record.local_port) = (local.address, local.port),
-        None => absent |= accept::local_address | accept::local_port,
+    if !sock.local(&mut record.local_address, &mut record.local_port) {
+        absent |= accept::local_address | accept::local_port;
     }
-    match sock {
-        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
-        None => absent |= accept::family | accept::protocol,
+    (record.family, record.protocol) = (sock.family(), sock.protocol());
+    if !sock.exists() {
+        absent |= accept::family | accept::protocol;
     }
-    if let Some(sock) = sock
-        && let Some(text) = sock.bound_path(&mut draft)
-    {
-        draft.record().unix_path = text;
-        absent &= !accept::unix_path;
+    let text = sock.bound_path(&mut draft);
+    if text.offset == 0 {
+        absent |= accept::unix_path;
     }
+    draft.record().unix_path = text;
     draft.record().header.absent = absent;
     draft.emit(word);
 }
@@ -161,40 +157,33 @@ fn listen_call(ctx: BtfTracePointContext) -> i32 {
         && let Some(word) = task::wanted(listen::KIND)
         && let Some([descriptor, backlog, _]) = arguments(&call)
     {
-        on_listen(
-            word,
-            Sock::of_descriptor(descriptor as i32),
-            backlog as i32,
-            call.result(),
-            call.via,
-        );
+        let sock = Sock::of_descriptor(descriptor as i32);
+        on_listen(word, sock, backlog as i32, call.result(), call.via);
     }
     0
 }
 
 #[inline(always)]
-fn on_listen(word: u64, sock: Option<Sock>, backlog: i32, result: i32, via: u8) {
+fn on_listen(word: u64, sock: Sock, backlog: i32, result: i32, via: u8) {
     let header = task::header(listen::KIND, word);
     let Some(mut draft) = Draft::new(Listen { header, result, backlog, via, ..Listen::default() })
     else {
         return;
     };
-    let mut absent = listen::unix_path;
+    let mut absent = 0;
     let record = draft.record();
-    match sock.and_then(Sock::local) {
-        Some(local) => (record.address, record.port) = (local.address, local.port),
-        None => absent |= listen::address | listen::port,
+    if !sock.local(&mut record.address, &mut record.port) {
+        absent |= listen::address | listen::port;
     }
-    match sock {
-        Some(sock) => (record.family, record.protocol) = (sock.family(), sock.protocol()),
-        None => absent |= listen::family | listen::protocol,
+    (record.family, record.protocol) = (sock.family(), sock.protocol());
+    if !sock.exists() {
+        absent |= listen::family | listen::protocol;
     }
-    if let Some(sock) = sock
-        && let Some(text) = sock.bound_path(&mut draft)
-    {
-        draft.record().unix_path = text;
-        absent &= !listen::unix_path;
+    let text = sock.bound_path(&mut draft);
+    if text.offset == 0 {
+        absent |= listen::unix_path;
     }
+    draft.record().unix_path = text;
     draft.record().header.absent = absent;
     draft.emit(word);
 }

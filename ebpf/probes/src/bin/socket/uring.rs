@@ -14,7 +14,7 @@ use tipstaff_probes::{
     },
     kernel::{Pointer, io_accept, io_listen},
     map::lost,
-    socket::Sock,
+    socket::{Given, Sock},
     task,
     uring::{IO_URING, Request, Tag, operation, result_in},
 };
@@ -48,7 +48,7 @@ fn submit(ctx: BtfTracePointContext) -> i32 {
         && io_accept::iou_flags.read::<u32>(request.0).is_some_and(|flags| flags & MULTISHOT != 0)
     {
         let accepting = Accepting {
-            listening: sock_of(request).map_or(0, Sock::key),
+            listening: sock_of(request).key(),
             in_own_table: in_own_table(request).into(),
         };
         let kept = request.tag().is_some_and(|tag| ACCEPTING.insert(&tag, &accepting, 0).is_ok());
@@ -88,8 +88,7 @@ fn on_accepted(tag: &Tag, result: i32) {
     // SAFETY: an entry is of one request only.
     if let Some(accepting) = unsafe { ACCEPTING.get(tag) } {
         let accepting = *accepting;
-        let listening =
-            Some(Sock(accepting.listening as Pointer)).filter(|_| accepting.listening != 0);
+        let listening = Sock(accepting.listening as Pointer);
         accepted(listening, accepting.in_own_table != 0, result);
     }
 }
@@ -102,7 +101,13 @@ fn on_complete(request: Request, result: i32) {
             if let Some(word) = task::wanted(connect::KIND) {
                 let sock = sock_of(request);
                 let via = IO_URING;
-                attempt::returned(&attempt::Returned { word, sock, given: None, result, via });
+                attempt::returned(&attempt::Returned {
+                    word,
+                    sock,
+                    given: Given::NONE,
+                    result,
+                    via,
+                });
             }
         }
         operation::ACCEPT => {
@@ -122,19 +127,22 @@ fn on_complete(request: Request, result: i32) {
 }
 
 #[inline(always)]
-fn accepted(listening: Option<Sock>, in_own_table: bool, result: i32) {
+fn accepted(listening: Sock, in_own_table: bool, result: i32) {
     // A process that ends takes its requests with it: cancelled by the kernel, they are no failures.
     if result == -ECANCELED && !task::is_user() {
         return;
     }
-    let sock = if result < 0 || in_own_table { None } else { Sock::of_descriptor(result) };
+    let sock = if result < 0 || in_own_table { Sock::NONE } else { Sock::of_descriptor(result) };
     on_accept(sock, listening, result, IO_URING);
 }
 
 /// The socket that a request works on.
 #[inline(always)]
-fn sock_of(request: Request) -> Option<Sock> {
-    request.file().and_then(Sock::of_file)
+fn sock_of(request: Request) -> Sock {
+    match request.file() {
+        Some(open_file) => Sock::of_file(open_file),
+        None => Sock::NONE,
+    }
 }
 
 #[inline(always)]
