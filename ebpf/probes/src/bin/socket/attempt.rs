@@ -45,7 +45,7 @@ struct Attempt {
 
 /// The call has returned.
 const RETURNED: u64 = 1;
-/// The socket has become established or closed.
+/// The socket has become established or closed. Both sides may add it: all bits above count.
 const SETTLED: u64 = 1 << 32;
 
 /// The event is out, but the call was interrupted: it may be started again, and return again.
@@ -124,6 +124,29 @@ pub fn started(sock: Sock) {
     let _ = ATTEMPTS.insert(&sock.key(), &attempt, 0);
 }
 
+impl Attempt {
+    #[inline(always)]
+    fn is_settled(&self) -> bool {
+        self.halves >= SETTLED
+    }
+
+    /// Writes down the outcome: established, or closed with this error (`sk_err`).
+    #[inline(always)]
+    fn settle(&mut self, sock: Sock, established: bool, error: i32) {
+        let record = &mut self.record;
+        record.outcome = if established { ESTABLISHED } else { outcome_of(-error) };
+        if record.outcome == NONE {
+            record.outcome = ABORTED;
+        }
+        // SAFETY: no arguments.
+        record.latency = unsafe { bpf_ktime_get_ns() } - self.started;
+        if sock.local(&mut record.local_address, &mut record.local_port) {
+            record.header.absent &= !(connect::local_address | connect::local_port);
+        }
+        add(&raw mut self.halves, SETTLED);
+    }
+}
+
 /// The socket is established, or closed with this error (`sk_err`).
 #[inline(always)]
 pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
@@ -134,23 +157,13 @@ pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
         let _ = ATTEMPTS.remove(&sock.key());
         return;
     }
-    if attempt.halves & SETTLED != 0 {
+    if attempt.is_settled() {
         // Established, now closed, and no call of ours returned: TCP Fast Open by `sendto`, or a
         // socket of the kernel's own.
         finish(word, sock, attempt);
         return;
     }
-    attempt.record.outcome = if established { ESTABLISHED } else { outcome_of(-error) };
-    if attempt.record.outcome == NONE {
-        attempt.record.outcome = ABORTED;
-    }
-    // SAFETY: no arguments.
-    attempt.record.latency = unsafe { bpf_ktime_get_ns() } - attempt.started;
-    let record = &mut attempt.record;
-    if sock.local(&mut record.local_address, &mut record.local_port) {
-        record.header.absent &= !(connect::local_address | connect::local_port);
-    }
-    add(&raw mut attempt.halves, SETTLED);
+    attempt.settle(sock, established, error);
     if attempt.halves & RETURNED != 0 {
         finish(word, sock, attempt);
     }
@@ -173,13 +186,18 @@ pub fn returned(call: &Returned) {
         }
         // A second call on the same socket only asks how the first is getting on.
         if attempt.halves & RETURNED == 0 {
+            // The kernel leaves out a program that an interrupt has found running on the same CPU:
+            // what the call says about its socket is true whether that was seen or not.
+            if call.result == 0 && !attempt.is_settled() {
+                attempt.settle(sock, true, 0);
+            }
             let absent = attempt.record.header.absent & !connect::result;
             attempt.record.header = task::header(connect::KIND, call.word);
             attempt.record.header.absent = absent;
             attempt.record.result = call.result;
             attempt.record.via = call.via;
             add(&raw mut attempt.halves, RETURNED);
-            if attempt.halves & SETTLED != 0 {
+            if attempt.is_settled() {
                 finish(call.word, sock, attempt);
             }
             return;
@@ -240,9 +258,9 @@ fn emit_at_once(call: &Returned) {
     }
     // Where the address is not known any more the socket knows it.
     let asks_socket = connected && !given.exists();
-    if !given.endpoint(&mut record.address, &mut record.port)
-        && !(asks_socket && sock.peer(&mut record.address, &mut record.port))
-    {
+    let known = given.endpoint(&mut record.address, &mut record.port)
+        || asks_socket && sock.peer(&mut record.address, &mut record.port);
+    if !known {
         absent |= connect::address | connect::port;
     }
     if !(connected && sock.local(&mut record.local_address, &mut record.local_port)) {

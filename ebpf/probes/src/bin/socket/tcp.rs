@@ -26,7 +26,8 @@ const NEW_SYN_RECV: i32 = 12;
 /// socket's only at `SYN_SENT`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn connect_state(ctx: BtfTracePointContext) -> i32 {
-    let (sock, new) = (Sock(ctx.arg::<Pointer>(0)), ctx.arg::<i32>(2));
+    let sock = Sock(ctx.arg::<Pointer>(0));
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
         return 0;
     }
@@ -34,10 +35,14 @@ fn connect_state(ctx: BtfTracePointContext) -> i32 {
     if word == 0 || sock.protocol() != protocol::TCP {
         return 0;
     }
-    match new {
-        SYN_SENT => attempt::started(sock),
-        ESTABLISHED => attempt::settled(word, sock, true, 0),
-        _ => attempt::settled(word, sock, false, sock::sk_err.read(sock.0).unwrap_or(0)),
+    match (old, new) {
+        (_, SYN_SENT) => attempt::started(sock),
+        (_, ESTABLISHED) => attempt::settled(word, sock, true, 0),
+        (CLOSE | SYN_SENT | SYN_RECV, _) => {
+            attempt::settled(word, sock, false, sock::sk_err.read(sock.0).unwrap_or(0));
+        }
+        // It was established, whether that was seen or not.
+        _ => attempt::settled(word, sock, true, 0),
     }
     0
 }
