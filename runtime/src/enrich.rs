@@ -133,7 +133,11 @@ impl Tables {
             Answer::NoProcess(pid) => {
                 self.asked.insert(pid, Entry::Gone(now));
             }
-            Answer::Processes { pids, began } => self.processes.seen_all(&pids, began, now),
+            Answer::Seeded { pids, began } => {
+                if let Some(pids) = pids {
+                    self.processes.seen_all(&pids, began, now);
+                }
+            }
             Answer::Cgroup(id, path) => {
                 let entry = match path {
                     Some(path) => {

@@ -15,7 +15,7 @@ use crate::{
     enrich::{Lookup, Tables},
     feed::{Feed, Member, MemberId},
     kind::Repr,
-    plan::Plan,
+    plan::{Needs, Plan},
     queue::Gap,
     record::{self, Malformed},
     resolver::{Answer, Request},
@@ -35,10 +35,12 @@ pub struct Intake {
     /// By kind.
     targets: Vec<Vec<Target>>,
     tables: Tables,
-    /// Whether any feed asks for what the process table knows.
-    tracks: bool,
-    /// Whether the process table may lack processes that run.
-    needs_seed: bool,
+    /// The tables that any feed's fields are read from.
+    needs: Needs,
+    /// Those of them that have to be seeded.
+    unseeded: Needs,
+    /// Whether the resolver was asked for that and has not shown all yet.
+    is_seeding: bool,
     resolver: Option<Sender<Request>>,
     now: u64,
     newest: u64,
@@ -57,8 +59,9 @@ impl Intake {
             feeds: Vec::new(),
             targets: vec![Vec::new(); kinds],
             tables: Tables::new(resolver.clone()),
-            tracks: false,
-            needs_seed: false,
+            needs: Needs::default(),
+            unseeded: Needs::default(),
+            is_seeding: false,
             resolver,
             now: 0,
             newest: 0,
@@ -97,7 +100,7 @@ impl Intake {
         self.newest = self.newest.max(time);
         *self.events.get_mut(usize::from(kind)).ok_or(Malformed)? += 1;
         if kind <= catalogue::exit::KIND {
-            if self.tracks {
+            if self.needs.processes {
                 self.follow(kind, time, record)?;
             }
         } else {
@@ -155,11 +158,12 @@ impl Intake {
             };
             self.feeds[target.feed].push_gap(&gap, self.now);
         }
-        self.needs_seed |= self.tracks && lost.kind <= catalogue::exit::KIND;
+        self.unseeded.processes |= self.needs.processes && lost.kind <= catalogue::exit::KIND;
     }
 
     /// Takes in what the resolver found.
     pub fn learn(&mut self, answer: Answer) {
+        self.is_seeding &= !matches!(answer, Answer::Seeded { .. });
         self.tables.learn(answer, self.now);
     }
 
@@ -232,24 +236,32 @@ impl Intake {
                 }
             }
         }
-        let tracked = self.tracks;
-        self.tracks = self.feeds.iter().any(|feed| feed.plan.needs_processes());
-        if self.tracks && !tracked {
-            // The probes are attached already, so nothing in between is missed.
-            self.needs_seed = true;
-        } else if tracked && !self.tracks {
+        let before = self.needs;
+        self.needs =
+            self.feeds.iter().fold(Needs::default(), |needs, feed| needs.and(feed.plan.needs()));
+        // The probes are attached already, so nothing in between is missed.
+        self.unseeded = self.unseeded.and(self.needs.beyond(before));
+        if before.processes && !self.needs.processes {
             self.tables.processes = crate::process::Processes::default();
         }
     }
 
-    /// Asks for all processes, if what is in the table may not be all.
+    /// Asks for all that there is, where a table may lack some of it.
     pub fn seed_if_needed(&mut self) {
         if let Some(resolver) = &self.resolver
-            && self.needs_seed
-        {
+            && !self.unseeded.is_none()
             // While it is full of other questions it is asked again later.
-            self.needs_seed = resolver.try_send(Request::Processes).is_err();
+            && resolver.try_send(Request::Seed(self.unseeded)).is_ok()
+        {
+            self.unseeded = Needs::default();
+            self.is_seeding = true;
         }
+    }
+
+    /// Whether the tables know all that can be known, or are not needed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.resolver.is_none() || !self.is_seeding && self.unseeded.is_none()
     }
 
     /// Time of the newest event.

@@ -36,6 +36,8 @@ use policies::Policies;
 
 /// The states of policies are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long readiness waits for the process table.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What the agent is told.
 #[derive(Debug)]
@@ -143,6 +145,7 @@ impl Agent {
             }
             if !is_ready && self.loader.was_asked() && self.loader.is_idle() {
                 is_ready = true;
+                self.policies.settle(SETTLE);
                 self.policies.look();
                 ready(self.policies.running());
             }

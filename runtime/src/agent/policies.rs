@@ -171,6 +171,11 @@ impl Policies {
         }
     }
 
+    /// Waits until the process table knows the processes that were there before, or until `timeout`.
+    pub fn settle(&self, timeout: Duration) {
+        self.reader.settle(timeout);
+    }
+
     /// Brings the metrics of the policies' states and queues up to date.
     pub fn look(&mut self) {
         let mut states: BTreeMap<&str, i64> = self.states.iter().map(|state| (*state, 0)).collect();

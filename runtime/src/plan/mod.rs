@@ -69,10 +69,12 @@ impl Plan {
         bound.filter = Some(Arc::new(filter));
     }
 
-    /// Whether it needs the process table.
+    /// The tables that its fields are read from.
     #[must_use]
-    pub fn needs_processes(&self) -> bool {
-        self.bound().any(|bound| bound.reads().any(is_of_process))
+    pub fn needs(&self) -> Needs {
+        self.bound()
+            .flat_map(Bound::reads)
+            .fold(Needs::default(), |needs, field| needs.and(Needs::of(field)))
     }
 
     /// The bound subscriptions.
@@ -112,10 +114,62 @@ fn want_for_table(field: Enriched, wanted: &mut Wanted) {
     }
 }
 
-fn is_of_process(field: Enriched) -> bool {
-    let mut wanted = Wanted::new();
-    want_for_table(field, &mut wanted);
-    !wanted.is_empty()
+/// Tables that enriched fields are read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The process table.
+    pub processes: bool,
+    /// Paths of cgroups.
+    pub cgroups: bool,
+    /// Names of users.
+    pub users: bool,
+}
+
+impl Needs {
+    /// What this field is read from.
+    #[must_use]
+    pub fn of(field: Enriched) -> Self {
+        let none = Self::default();
+        match field {
+            Enriched::WallTime => none,
+            Enriched::ProcExe
+            | Enriched::ProcArgs
+            | Enriched::ProcStart
+            | Enriched::ProcParentPid
+            | Enriched::ProcParentExe
+            | Enriched::ProcAncestors => Self { processes: true, ..none },
+            Enriched::CgroupPath | Enriched::ContainerId | Enriched::ContainerRuntime => {
+                Self { cgroups: true, ..none }
+            }
+            Enriched::UserName => Self { users: true, ..none },
+        }
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            processes: self.processes || other.processes,
+            cgroups: self.cgroups || other.cgroups,
+            users: self.users || other.users,
+        }
+    }
+
+    /// Those that `other` does not need.
+    #[must_use]
+    pub fn beyond(self, other: Self) -> Self {
+        Self {
+            processes: self.processes && !other.processes,
+            cgroups: self.cgroups && !other.cgroups,
+            users: self.users && !other.users,
+        }
+    }
+
+    /// Whether it needs no table at all.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl Bound {

@@ -110,7 +110,7 @@ fn only_what_is_asked_for_is_wanted() {
         Wanted::from([(open::KIND, ON_BIT | WANT_CGROUP)])
     );
     let plan = bind_one("open", &["proc.exe:text?"]).unwrap();
-    assert!(plan.needs_processes());
+    assert!(plan.needs().processes);
     assert_eq!(
         plan.wanted,
         Wanted::from([
@@ -152,7 +152,7 @@ fn a_condition_makes_the_probe_collect_what_it_compares() {
     plan.filter(0, condition);
     assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::args), 0);
     assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::path), 0);
-    assert!(plan.needs_processes());
+    assert!(plan.needs().processes);
 }
 
 #[test]

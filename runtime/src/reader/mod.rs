@@ -49,6 +49,7 @@ enum Command {
     Add { subscriber: Subscriber, id: MemberId, done: Sender<()> },
     Remove { id: MemberId, done: Sender<()> },
     Replace { old: MemberId, subscriber: Subscriber, id: MemberId, done: Sender<()> },
+    Settle { done: Sender<()> },
     Stop,
 }
 
@@ -113,6 +114,15 @@ impl Reader {
         let id = self.number();
         self.ask(|done| Command::Replace { old, subscriber, id, done });
         id
+    }
+
+    /// Waits until the process table knows the processes that were there before the subscribers, so
+    /// that the first event after this finds its own. Gives up after `timeout`.
+    pub fn settle(&self, timeout: Duration) {
+        let (done, wait) = bounded(0);
+        self.command(Command::Settle { done });
+        // Late is not wrong: fields that are asked for too early are absent, and counted.
+        let _ = wait.recv_timeout(timeout);
     }
 
     /// Waits until the source has ended and everything is delivered; `false` if that takes longer

@@ -35,6 +35,8 @@ pub(super) struct Work<S> {
     totals: Totals,
     /// Dropped when the source has ended and everything is delivered.
     end: Option<Sender<()>>,
+    /// Dropped when the process table is complete.
+    settling: Vec<Sender<()>>,
     next_round: u64,
     wall_offset: Option<i64>,
 }
@@ -65,6 +67,7 @@ impl<S: Source> Work<S> {
             publisher,
             totals: Totals::default(),
             end: Some(end),
+            settling: Vec::new(),
             next_round: 0,
             wall_offset: None,
         }
@@ -106,6 +109,9 @@ impl<S: Source> Work<S> {
         {
             intake.learn(answer);
             answers += 1;
+        }
+        if intake.is_settled() {
+            self.settling.clear();
         }
         let drained = source.drain(MOST_ITEMS, &mut |item| intake.take(item));
         if drained.ended {
@@ -172,6 +178,7 @@ impl<S: Source> Work<S> {
                     true,
                 );
             }
+            Command::Settle { done } => self.settling.push(done),
             Command::Stop => return true,
         }
         false

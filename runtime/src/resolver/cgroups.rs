@@ -31,14 +31,24 @@ impl Cgroups {
             if let Some(walked) = self.walked {
                 std::thread::sleep(WALK_AGAIN.saturating_sub(walked.elapsed()));
             }
-            let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-            self.paths.clear();
-            for (make, mount) in mounts_in(&mounts) {
-                self.walk(make, &mount);
-            }
-            self.walked = Some(Instant::now());
+            self.walk_all();
         }
         self.paths.get(&id).cloned()
+    }
+
+    /// All cgroups.
+    pub fn all(&mut self) -> impl Iterator<Item = (CgroupId, Box<[u8]>)> {
+        self.walk_all();
+        self.paths.iter().map(|(&id, path)| (id, path.clone()))
+    }
+
+    fn walk_all(&mut self) {
+        let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        self.paths.clear();
+        for (make, mount) in mounts_in(&mounts) {
+            self.walk(make, &mount);
+        }
+        self.walked = Some(Instant::now());
     }
 
     fn walk(&mut self, make: Make, mount: &Path) {

@@ -14,10 +14,12 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::{clock, process::Seen, waker::Waker};
+use crate::{clock, plan::Needs, process::Seen, waker::Waker};
 
 /// Most open questions.
 const MOST_REQUESTS: usize = 4_096;
+/// Most users and cgroups that are shown before they are asked for, each.
+const MOST_SEED: usize = 1_000;
 /// Most answers that the reader has not taken yet. The resolver waits then.
 const MOST_ANSWERS: usize = 4_096;
 /// The reader is woken after this many processes that it is shown: it may have nothing else to do.
@@ -27,12 +29,13 @@ const WINDOW: Duration = Duration::from_millis(20);
 const MOST_IN_WINDOW: u32 = 100;
 
 /// Something that a table does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// A process.
     Process(u32),
-    /// All processes: at the start, and after life events were lost.
-    Processes,
+    /// All that there is for these tables: at the start, and all processes after life events were
+    /// lost.
+    Seed(Needs),
     /// A cgroup.
     Cgroup(CgroupId),
     /// A user.
@@ -55,11 +58,11 @@ pub enum Answer {
     Process(Seen),
     /// There is no such process.
     NoProcess(u32),
-    /// These are all processes that there were at some time after `began` (monotonic).
-    Processes {
-        /// The processes.
-        pids: HashSet<u32>,
-        /// When the look round began.
+    /// All that was there for the tables was shown.
+    Seeded {
+        /// All processes that there were at some time after `began`, if they were asked for.
+        pids: Option<HashSet<u32>>,
+        /// When the look round began (monotonic).
         began: u64,
     },
     /// The path of a cgroup below its mount, if there is such a cgroup.
@@ -79,7 +82,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the thread. It wakes the reader by `waker` when all processes were seen.
+    /// Starts the thread. It wakes the reader by `waker` when the tables are seeded.
     pub fn start(waker: Waker) -> std::io::Result<Self> {
         let (requests, asked) = bounded(MOST_REQUESTS);
         let (answer, answers) = bounded(MOST_ANSWERS);
@@ -121,22 +124,7 @@ impl Work {
             Request::Process(pid) => {
                 self.send(proc::look_at(pid).map_or(Answer::NoProcess(pid), Answer::Process))
             }
-            Request::Processes => {
-                let began = clock::monotonic_ns();
-                let mut pids = HashSet::new();
-                for pid in proc::pids() {
-                    if let Some(seen) = proc::look_at(pid) {
-                        pids.insert(pid);
-                        self.send(Answer::Process(seen))?;
-                        if pids.len().is_multiple_of(WAKE_EVERY) {
-                            self.waker.wake();
-                        }
-                    }
-                }
-                self.send(Answer::Processes { pids, began })?;
-                self.waker.wake();
-                Ok(())
-            }
+            Request::Seed(needs) => self.seed(needs),
             Request::Cgroup(id) => {
                 let path = self.cgroups.path(id);
                 self.send(Answer::Cgroup(id, path))
@@ -148,7 +136,38 @@ impl Work {
         }
     }
 
-    fn send(&self, answer: Answer) -> Result<(), Closed> {
-        self.answer.send(answer).map_err(|_| Closed)
+    fn seed(&mut self, needs: Needs) -> Result<(), Closed> {
+        let began = clock::monotonic_ns();
+        if needs.users {
+            for (id, name) in self.users.all().take(MOST_SEED) {
+                send(&self.answer, Answer::User(id, Some(name)))?;
+            }
+        }
+        if needs.cgroups {
+            for (id, path) in self.cgroups.all().take(MOST_SEED) {
+                send(&self.answer, Answer::Cgroup(id, Some(path)))?;
+            }
+        }
+        let mut pids = HashSet::new();
+        for pid in proc::pids().filter(|_| needs.processes) {
+            if let Some(seen) = proc::look_at(pid) {
+                pids.insert(pid);
+                self.send(Answer::Process(seen))?;
+                if pids.len().is_multiple_of(WAKE_EVERY) {
+                    self.waker.wake();
+                }
+            }
+        }
+        self.send(Answer::Seeded { pids: needs.processes.then_some(pids), began })?;
+        self.waker.wake();
+        Ok(())
     }
+
+    fn send(&self, answer: Answer) -> Result<(), Closed> {
+        send(&self.answer, answer)
+    }
+}
+
+fn send(to: &Sender<Answer>, answer: Answer) -> Result<(), Closed> {
+    to.send(answer).map_err(|_| Closed)
 }

@@ -20,10 +20,20 @@ impl Users {
     pub fn name(&mut self, id: u32) -> Option<Box<[u8]>> {
         if !self.names.contains_key(&id) && self.read.is_none_or(|read| read.elapsed() > READ_AGAIN)
         {
-            self.names = fs::read("/etc/passwd").map(|list| parse(&list)).unwrap_or_default();
-            self.read = Some(Instant::now());
+            self.read();
         }
         self.names.get(&id).cloned()
+    }
+
+    /// All users.
+    pub fn all(&mut self) -> impl Iterator<Item = (u32, Box<[u8]>)> {
+        self.read();
+        self.names.iter().map(|(&id, name)| (id, name.clone()))
+    }
+
+    fn read(&mut self) {
+        self.names = fs::read("/etc/passwd").map(|list| parse(&list)).unwrap_or_default();
+        self.read = Some(Instant::now());
     }
 }
 

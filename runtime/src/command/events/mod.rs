@@ -34,6 +34,8 @@ const LATENCY: Duration = Duration::from_millis(20);
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long standard output may take to accept the last events.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long to wait for the process table before saying that all is ready.
+const SETTLE: Duration = Duration::from_secs(2);
 /// What stands before the name of a tracepoint.
 const TRACEPOINT: &str = "tracepoint:";
 
@@ -115,6 +117,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let reader =
         Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&metrics), vec![subscriber])?;
     let printer = print::Printer::start(queue, ready, Decoder::new(&plan, &kinds), format)?;
+    reader.settle(SETTLE);
     eprintln!("tipstaff: ready");
 
     let end =
