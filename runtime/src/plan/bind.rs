@@ -70,13 +70,17 @@ impl Binding<'_> {
                 return Ok(None);
             }
             let hint = nearest::hint(event, self.kinds.iter().map(|kind| kind.name.as_ref()));
-            return Err(Error::NoEvent { policy: self.policy.into(), event: event.clone(), hint });
+            return Err(Error::NoEvent {
+                policy: self.policy.into(),
+                event: event.as_str().into(),
+                hint: hint.into(),
+            });
         };
         let optional = subscription.fields.iter().filter(|ask| ask.optional).count();
         if optional > MOST_OPTIONAL {
             return Err(Error::TooManyOptional {
                 policy: self.policy.into(),
-                event: event.clone(),
+                event: event.as_str().into(),
                 count: optional,
             });
         }
@@ -95,8 +99,8 @@ impl Binding<'_> {
                 let conversion =
                     layout::conversion(field, ask.ty).map_err(|(is, instead)| Error::Type {
                         policy: self.policy.into(),
-                        event: event.clone(),
-                        field: ask.name.clone(),
+                        event: event.as_str().into(),
+                        field: ask.name.as_str().into(),
                         ty: ask.ty,
                         is,
                         instead,
@@ -144,9 +148,9 @@ impl Binding<'_> {
                 if !ask.optional {
                     return Err(Error::Withheld {
                         policy: self.policy.into(),
-                        event: kind.name.to_string(),
-                        field: name.clone(),
-                        line,
+                        event: kind.name.as_ref().into(),
+                        field: name.as_str().into(),
+                        line: line.into(),
                     });
                 }
                 plan.notes.push(format!(
@@ -164,10 +168,11 @@ impl Binding<'_> {
             }
             (None, _) => Err(Error::NoField {
                 policy: self.policy.into(),
-                event: kind.name.to_string(),
-                field: name.clone(),
+                event: kind.name.as_ref().into(),
+                field: name.as_str().into(),
                 ty: ask.ty,
-                hint: nearest::hint(name, kind.fields.iter().map(|field| field.name.as_ref())),
+                hint: nearest::hint(name, kind.fields.iter().map(|field| field.name.as_ref()))
+                    .into(),
             }),
         }
     }
@@ -194,8 +199,8 @@ impl Binding<'_> {
                 }
                 Err(Error::WithheldUnknown {
                     policy: self.policy.into(),
-                    field: denied.clone(),
-                    hint: nearest::hint(denied, names.iter().map(String::as_str)),
+                    field: denied.as_str().into(),
+                    hint: nearest::hint(denied, names.iter().map(String::as_str)).into(),
                 })
             }
         }

@@ -12,11 +12,11 @@ pub enum Error {
     )]
     NoEvent {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// Name that was asked for.
-        event: String,
+        event: Box<str>,
         /// The nearest name.
-        hint: String,
+        hint: Box<str>,
     },
     /// A required field that does not exist here.
     #[error(
@@ -25,15 +25,15 @@ pub enum Error {
     )]
     NoField {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// The event.
-        event: String,
+        event: Box<str>,
         /// Name that was asked for.
-        field: String,
+        field: Box<str>,
         /// Type that was asked for.
         ty: AskType,
         /// The nearest name.
-        hint: String,
+        hint: Box<str>,
     },
     /// A field that cannot be had as that type.
     #[error(
@@ -41,11 +41,11 @@ pub enum Error {
     )]
     Type {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// The event.
-        event: String,
+        event: Box<str>,
         /// The field.
-        field: String,
+        field: Box<str>,
         /// Type that was asked for.
         ty: AskType,
         /// What it is.
@@ -60,23 +60,23 @@ pub enum Error {
     )]
     Withheld {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// The event.
-        event: String,
+        event: Box<str>,
         /// The field.
-        field: String,
+        field: Box<str>,
         /// The line of the configuration that withholds it.
-        line: String,
+        line: Box<str>,
     },
     /// A name in `deny_fields` that no kind has: what was meant would not be withheld.
     #[error("policy `{policy}`: deny_fields names `{field}`, which no event has{hint}")]
     WithheldUnknown {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// The name.
-        field: String,
+        field: Box<str>,
         /// The nearest name.
-        hint: String,
+        hint: Box<str>,
     },
     /// More optional fields than a row has bits for.
     #[error(
@@ -84,9 +84,9 @@ pub enum Error {
     )]
     TooManyOptional {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// The event.
-        event: String,
+        event: Box<str>,
         /// How many.
         count: usize,
     },
@@ -94,7 +94,7 @@ pub enum Error {
     #[error("policy `{policy}`: {count} {what} are asked for, {most} at most are possible")]
     TooMany {
         /// Name of the policy.
-        policy: String,
+        policy: Box<str>,
         /// What there is too much of.
         what: &'static str,
         /// How many.
