@@ -5,9 +5,10 @@
 //! component beside it. The agent then loads both from there.
 
 mod child;
+mod entry;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _, Write as _},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -26,6 +27,7 @@ use super::{component, error::Refusal, file::Digest, ticker::Clocked};
 use crate::sys;
 
 pub use child::run as child;
+use entry::Entry;
 
 /// Wall time that the child may take.
 const WALL: Duration = Duration::from_mins(1);
@@ -91,7 +93,7 @@ pub fn prepare(
         },
     }
     entry.read().ok_or_else(|| {
-        Refusal::Compiler(format!("the compiler left nothing in {}", entry.component.display()))
+        Refusal::Compiler(format!("the compiler left nothing in {}", cache.display()))
     })
 }
 
@@ -100,49 +102,8 @@ fn make(clocked: &Clocked, entry: &Entry, bytes: &[u8]) -> Result<String, Refusa
     let encoded = component::encode(bytes)?;
     let compiled = component::compile(clocked, &encoded)?;
     let manifest = component::describe(clocked, &compiled)?;
-    replace(&entry.component, &encoded)?;
+    entry.put(&encoded)?;
     Ok(manifest)
-}
-
-/// The files that are kept of one policy's file. The manifest is written last: it says that all is there.
-struct Entry {
-    component: PathBuf,
-    manifest: PathBuf,
-}
-
-impl Entry {
-    fn new(cache: &Path, clocked: &Clocked, digest: Digest) -> Self {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        // Code of another Wasmtime is of no use: then the child compiles again.
-        let mut hasher = DefaultHasher::new();
-        clocked.engine().precompile_compatibility_hash().hash(&mut hasher);
-        let stem = format!("{}-{:016x}", digest.hex(), hasher.finish());
-        let directory = cache.join("components");
-        Self {
-            component: directory.join(format!("{stem}.wasm")),
-            manifest: directory.join(format!("{stem}.toml")),
-        }
-    }
-
-    fn read(&self) -> Option<Prepared> {
-        let manifest = fs::read_to_string(&self.manifest).ok()?;
-        let component = fs::read(&self.component).ok()?;
-        Some(Prepared { component, manifest })
-    }
-
-    fn finish(&self, manifest: &str) -> io::Result<()> {
-        replace(&self.manifest, manifest.as_bytes())
-    }
-}
-
-/// Writes a file so that nobody sees half of it.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    fs::write(&partial, bytes)?;
-    fs::rename(&partial, path)
 }
 
 /// Runs the child and takes its answer.
