@@ -228,3 +228,6 @@ impl Feed {
         self.late
     }
 }
+
+#[cfg(test)]
+mod tests;
