@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 
 cargo test --release -- --test-threads=2
 for policy in policies/*/; do
-    target/release/tipstaff test "$policy" --wasm "target/policies/$(basename "$policy").wasm"
+    target/release/tipstaff test "target/policies/$(basename "$policy").wasm" --cases "$policy/cases"
 done
