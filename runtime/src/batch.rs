@@ -165,7 +165,8 @@ impl Open {
         if self.is_empty() {
             return;
         }
-        if self.rows.len() > 2 * FULL_BYTES {
+        // One row cannot be split, however large it is.
+        if self.rows.len() > 2 * FULL_BYTES && self.index.len() > 1 {
             self.split(plan, each);
             return;
         }

@@ -174,10 +174,9 @@ impl Feed {
             self.sealed_until = self.sealed_until.max(self.after);
             self.after = 0;
         }
-        if self.sealed.is_empty() {
-            // Dropping a sender tells who waits at its other end.
-            self.waiting.retain(|(until, _)| *until > watermark);
-        }
+        // Batches are sealed in the order of their times, so all up to the watermark are delivered.
+        // Dropping a sender tells who waits at its other end.
+        self.waiting.retain(|(until, _)| *until > watermark);
         batches
     }
 

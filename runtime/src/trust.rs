@@ -157,6 +157,12 @@ impl Trust {
         Self::owners(owners)
     }
 
+    /// For compiled code, which runs with all rights of the agent: who runs the agent, and root.
+    #[must_use]
+    pub fn code() -> Self {
+        Self::owners(vec![0, rustix::process::geteuid().as_raw()])
+    }
+
     fn owners(mut owners: Vec<u32>) -> Self {
         owners.sort_unstable();
         owners.dedup();

@@ -12,8 +12,12 @@ pub const MAX_KINDS: u16 = 128;
 pub const WANTED: &str = "WANTED";
 /// Map, array of u64 by `kind * CAUSES + cause`: events lost in the kernel, added to atomically.
 pub const LOST: &str = "LOST";
-/// Map, hash of thread group id to u8: processes whose events are not reported (the agent, its children).
+/// Map, hash of thread group id to [`HIDE`] or [`HIDE_CHILDREN`]: processes whose events are not reported.
 pub const HIDDEN: &str = "HIDDEN";
+/// Value in [`HIDDEN`]: the process.
+pub const HIDE: u8 = 1;
+/// Value in [`HIDDEN`]: the process and its children, from their first moment.
+pub const HIDE_CHILDREN: u8 = 2;
 /// Map, ring buffer of kinds whose [`crate::Ring`] is `Bulk`.
 pub const BULK: &str = "BULK";
 /// Map, ring buffer of kinds whose [`crate::Ring`] is `Life`.

@@ -32,10 +32,12 @@ pub fn wanted(kind: u16) -> u64 {
     if word & ON_BIT == 0 { 0 } else { word }
 }
 
-/// Whether the events of this process (thread group) are not reported.
+/// What of this process (thread group) is not reported: 0 (all is reported), `HIDE` or
+/// `HIDE_CHILDREN`.
 #[inline(always)]
-pub fn hidden(tgid: u32) -> bool {
-    HIDDEN.get_ptr(tgid).is_some()
+pub fn hidden(tgid: u32) -> u8 {
+    // SAFETY: the runtime writes it as a whole, and one byte is never torn.
+    unsafe { HIDDEN.get(tgid) }.copied().unwrap_or(0)
 }
 
 /// Counts one lost event of the kind.

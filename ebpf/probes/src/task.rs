@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{
 use crate::{
     events::{
         catalogue::{WANT_CGROUP, WANT_CGROUP_V1, WANT_COMM, WANT_NS_PID, WANT_UID},
-        wire::Header,
+        wire::{HIDE_CHILDREN, Header},
     },
     kernel::{
         self, Pointer, cgroup, cgroup_root, css_set, kernfs_node, pid, signal_struct, task_struct,
@@ -53,7 +53,16 @@ pub fn is_user() -> bool {
 #[inline(always)]
 pub fn wanted(kind: u16) -> Option<u64> {
     let word = map::wanted(kind);
-    (word != 0 && !map::hidden(current_pid())).then_some(word)
+    (word != 0 && !is_hidden()).then_some(word)
+}
+
+/// Whether the current process is not reported: hidden itself, or the child of one that hides its
+/// children.
+#[inline(always)]
+#[must_use]
+pub fn is_hidden() -> bool {
+    map::hidden(current_pid()) != 0
+        || parent(current()).is_some_and(|parent| map::hidden(parent) == HIDE_CHILDREN)
 }
 
 /// Header of an event of the current task.

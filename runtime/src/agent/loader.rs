@@ -75,6 +75,11 @@ impl Loader {
         }
     }
 
+    /// Forgets a file that is being loaded: its answer is of no interest any more.
+    pub fn forget(&mut self, path: &Path) {
+        self.pending.remove(path);
+    }
+
     /// The file and its policy; `Ok(None)` in place of a policy if the file is gone. Nothing if the
     /// file has changed since.
     pub fn take(&mut self, answer: Answer) -> Option<(PathBuf, Result<Option<Loaded>, FileError>)> {

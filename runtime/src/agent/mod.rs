@@ -97,10 +97,12 @@ impl Agent {
         alerts: Alerts,
     ) -> Result<Self, StartError> {
         let mut probes = Probes::open(RingSizes::default())?;
+        // Files are compiled by children.
+        probes.hidden().hide_with_children(probes.pid())?;
         let kinds = own_kinds(&config, &mut probes)?;
         let reader = Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&counts), Vec::new())?;
         let cache = &config.agent.cache_dir;
-        Trust::observe().directory(cache)?;
+        Trust::code().directory(cache)?;
         // Not by its path: the file may be another one when the first policy comes.
         let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
         let outcome = Outcome { metrics: metrics.clone(), alerts, counts };
@@ -132,7 +134,7 @@ impl Agent {
         loop {
             select! {
                 recv(orders) -> order => match order {
-                    Ok(Order::Files(paths)) => self.loader.load(paths),
+                    Ok(Order::Files(paths)) => self.files(paths),
                     Ok(Order::Configuration(config)) => self.reconfigure(*config),
                     Ok(Order::Stop) | Err(_) => break,
                 },
@@ -151,6 +153,18 @@ impl Agent {
             }
         }
         self.policies.stop();
+    }
+
+    /// First what is gone, so that a file that was renamed does not meet its own policy.
+    fn files(&mut self, paths: Vec<PathBuf>) {
+        let (there, gone): (Vec<_>, Vec<_>) =
+            paths.into_iter().partition(|path| path.symlink_metadata().is_ok());
+        for path in gone {
+            self.loader.forget(&path);
+            let waiting = self.policies.file_is_gone(&path);
+            self.loader.load(waiting);
+        }
+        self.loader.load(there);
     }
 
     fn take(&mut self, answer: Answer) {

@@ -206,8 +206,9 @@ impl Policies {
             tracing::error!("the probes cannot be detached: {error}");
         }
         reader.stop();
-        for (name, active) in active {
-            end(&name, active.running);
+        let running = active.into_values().map(|active| active.running).collect();
+        for policy in Running::stop_all(running, LAST_BATCHES) {
+            tracing::warn!(policy, "policy did not take its last batches in time");
         }
     }
 

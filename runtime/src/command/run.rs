@@ -73,6 +73,7 @@ pub struct Args {
 
 /// Runs the agent until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    end_on_panic();
     let Args { config: file, policies, policy, name, duration, format, metrics } = args;
     let flags = Flags { name, policies, policy, metrics };
     let load = move || Config::load(file.as_deref(), &flags);
@@ -133,6 +134,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     runtime.shutdown_background();
     Ok(if runs_nothing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// An agent of which one thread is gone looks healthy and sees nothing: better none at all, which a
+/// service manager starts again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn lock(config: &Config) -> anyhow::Result<Lock> {
@@ -202,6 +213,7 @@ fn listen_to_signals(
     let reloads = File::open("/dev/tty").is_err();
     let orders = orders.clone();
     runtime.spawn(async move {
+        let mut stops = false;
         loop {
             let hangs_up = tokio::select! {
                 _ = interrupt.recv() => false,
@@ -209,7 +221,12 @@ fn listen_to_signals(
                 _ = hang_up.recv() => true,
             };
             let order = match (hangs_up && reloads).then(&load) {
-                None => Order::Stop,
+                // Asked twice: whoever asks does not want to wait.
+                None if stops => std::process::exit(130),
+                None => {
+                    stops = true;
+                    Order::Stop
+                }
                 Some(Ok(config)) => Order::Configuration(Box::new(config)),
                 Some(Err(error)) => {
                     for line in error.to_string().lines() {

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::{
     manifest::Manifest,
     outcome::{AgentMetrics, LossLabels, PolicyLabels},
-    queue::{Batch, Cause},
+    queue::{Batch, Cause, Gap},
 };
 
 /// Handles to the agent's metrics of one policy.
@@ -74,11 +74,23 @@ impl Counts {
 
     /// A batch was lost with the instance, or nobody is there to take it.
     pub fn lost(&self, batch: &Batch) {
-        let cause = Cause::InstanceLost.name().to_owned();
-        for (kind, &events) in
-            self.kinds.iter().zip(&batch.events).filter(|(_, events)| **events > 0)
-        {
-            let labels = LossLabels { kind: kind.clone(), cause: cause.clone() };
+        for (kind, &events) in self.kinds.iter().zip(&batch.events) {
+            self.add_lost(kind, Cause::InstanceLost, events);
+        }
+    }
+
+    /// The queue dropped these.
+    pub fn dropped(&self, gaps: &[Gap]) {
+        for gap in gaps {
+            if let Some(kind) = self.kinds.get(usize::from(gap.subscription)) {
+                self.add_lost(kind, gap.cause, gap.lost);
+            }
+        }
+    }
+
+    fn add_lost(&self, kind: &str, cause: Cause, events: u64) {
+        if events > 0 {
+            let labels = LossLabels { kind: kind.to_owned(), cause: cause.name().to_owned() };
             self.metrics.events_lost.get_or_create(&labels).inc_by(events);
         }
     }

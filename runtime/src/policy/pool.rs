@@ -181,6 +181,23 @@ impl Running {
         done.recv_timeout(bound + LAST_CALL).is_ok()
     }
 
+    /// [`Running::stop`] for several policies at the same time. Returns the names of those that did
+    /// not end in time.
+    #[must_use]
+    pub fn stop_all(all: Vec<Self>, bound: Duration) -> Vec<String> {
+        let until = Instant::now() + bound;
+        let ends: Vec<_> = all.iter().map(|running| running.end(until)).collect();
+        let in_time = |done: mpsc::Receiver<()>| {
+            let left = (until + LAST_CALL).saturating_duration_since(Instant::now());
+            done.recv_timeout(left).is_ok()
+        };
+        let late = all
+            .iter()
+            .zip(ends)
+            .filter_map(|(running, done)| (!in_time(done)).then(|| running.manifest.name.clone()));
+        late.collect()
+    }
+
     fn end(&self, until: Instant) -> mpsc::Receiver<()> {
         let (sender, done) = mpsc::channel();
         self.slot.stop(until, sender);

@@ -3,15 +3,18 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU8, mpsc::Sender},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+        mpsc::Sender,
+    },
     time::{Duration, Instant},
 };
-
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{Configured, counts::Counts, error::Refusal, instance::Instance, load};
 use crate::{
     batch::gap_rows,
+    clock,
     queue::{Batch, Cause, Delivery, Gap, Queue},
 };
 
@@ -26,6 +29,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 
 /// How a policy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Life {
     /// An instance takes batches.
     Running,
@@ -35,6 +39,10 @@ pub enum Life {
     Quarantined,
     /// Stopped: removed, replaced, or the agent ends.
     Stopped,
+}
+
+impl Life {
+    const ALL: [Self; 4] = [Self::Running, Self::Restarting, Self::Quarantined, Self::Stopped];
 }
 
 /// What is done after a turn.
@@ -53,6 +61,9 @@ pub(super) struct Slot {
     /// Where the slot stands in the pool's queue; see there.
     pub turn: AtomicU8,
     work: Mutex<Work>,
+    /// How the policy was after its last turn, for those who do not wait for a turn.
+    life: AtomicU8,
+    stop: Mutex<Option<Stop>>,
 }
 
 struct Work {
@@ -65,7 +76,6 @@ struct Work {
     next_tick: Instant,
     /// What the next instance is told that the last one took with it.
     lost: Vec<Gap>,
-    stop: Option<Stop>,
 }
 
 /// What an instance is started from.
@@ -100,8 +110,9 @@ impl Slot {
                 tick,
                 next_tick: now + tick.unwrap_or_default(),
                 lost: Vec::new(),
-                stop: None,
             }),
+            life: AtomicU8::new(Life::Running as u8),
+            stop: Mutex::default(),
         }
     }
 
@@ -109,24 +120,35 @@ impl Slot {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the policy is. Waits for a turn that runs.
+    /// How the policy was after its last turn.
     pub fn life(&self) -> Life {
-        self.lock().life
+        let life = self.life.load(Ordering::Acquire);
+        *Life::ALL.iter().find(|known| **known as u8 == life).unwrap_or(&Life::Stopped)
     }
 
-    /// Asks for an end: what waits is delivered until then. Waits for a turn that runs.
+    /// Asks for an end: what waits is delivered until then.
     pub fn stop(&self, until: Instant, done: Sender<()>) {
-        self.lock().stop.get_or_insert(Stop { until, done });
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        stop.get_or_insert(Stop { until, done });
     }
 
     /// Does what there is to do. Called by one worker at a time.
     pub fn turn(&self) -> After {
         let mut work = self.lock();
-        if let Some(stop) = work.stop.take() {
-            self.end(&mut work, stop.until);
-            let _ = stop.done.send(());
-            return After::default();
-        }
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let after = match stop {
+            Some(stop) => {
+                self.end(&mut work, stop.until);
+                let _ = stop.done.send(());
+                After::default()
+            }
+            None => self.work(&mut work),
+        };
+        self.life.store(work.life as u8, Ordering::Release);
+        after
+    }
+
+    fn work(&self, work: &mut Work) -> After {
         let begin = Instant::now();
         match work.life {
             Life::Stopped => return After::default(),
@@ -137,15 +159,15 @@ impl Slot {
             Life::Restarting if begin < work.retry => {
                 return After { again: false, wake: Some(work.retry) };
             }
-            Life::Restarting => self.restart(&mut work),
+            Life::Restarting => self.restart(work),
             Life::Running => {}
         }
         if work.is_tick_due(begin) {
-            self.tick(&mut work);
+            self.tick(work);
         }
         while work.instance.is_some() && begin.elapsed() < SLICE {
             let Some(delivery) = self.queue.pop() else { break };
-            self.deliver(&mut work, &delivery);
+            self.deliver(work, &delivery);
         }
         work.after(&self.queue)
     }
@@ -153,8 +175,13 @@ impl Slot {
     fn deliver(&self, work: &mut Work, delivery: &Delivery) {
         let mut gaps = mem::take(&mut work.lost);
         gaps.extend_from_slice(&delivery.gaps);
+        self.counts.dropped(&delivery.gaps);
         if !gaps.is_empty() {
             self.call(work, |instance| instance.on_batch(&gap_rows(&gaps)));
+            if work.instance.is_none() {
+                // The next instance is told.
+                work.lost = gaps;
+            }
         }
         let batch = &delivery.batch;
         self.call(work, |instance| instance.on_batch(&batch.bytes));
@@ -168,7 +195,7 @@ impl Slot {
     }
 
     fn tick(&self, work: &mut Work) {
-        self.call(work, |instance| instance.on_tick(monotonic_ns()));
+        self.call(work, |instance| instance.on_tick(clock::monotonic_ns()));
         if let Some(tick) = work.tick {
             // A tick that is late is not made up for.
             work.next_tick = (work.next_tick + tick).max(Instant::now());
@@ -242,7 +269,7 @@ impl Slot {
             self.deliver(work, &delivery);
         }
         self.drop_waiting();
-        self.call(work, |instance| instance.on_tick(monotonic_ns()));
+        self.call(work, |instance| instance.on_tick(clock::monotonic_ns()));
         work.instance = None;
         work.life = Life::Stopped;
     }
@@ -250,6 +277,7 @@ impl Slot {
     /// Empties the queue of a policy that nobody is going to call.
     fn drop_waiting(&self) {
         while let Some(delivery) = self.queue.pop() {
+            self.counts.dropped(&delivery.gaps);
             self.counts.lost(&delivery.batch);
         }
     }
@@ -278,9 +306,4 @@ fn lost(batch: &Batch) -> impl Iterator<Item = Gap> {
     (0..).zip(&batch.events).filter(|(_, events)| **events > 0).map(move |(subscription, &lost)| {
         Gap { subscription, lost, first_ns, last_ns, cause: Cause::InstanceLost }
     })
-}
-
-fn monotonic_ns() -> u64 {
-    let now: Duration = clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

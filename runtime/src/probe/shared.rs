@@ -175,8 +175,17 @@ impl Hidden {
     /// Hides a process (thread group id as eBPF sees it; a child's pid where the agent runs in the
     /// initial pid namespace). Fails when 1,024 are hidden.
     pub fn hide(&self, pid: u32) -> Result<(), ProbeError> {
+        self.set(pid, wire::HIDE)
+    }
+
+    /// Hides a process and its children, these from their first moment.
+    pub fn hide_with_children(&self, pid: u32) -> Result<(), ProbeError> {
+        self.set(pid, wire::HIDE_CHILDREN)
+    }
+
+    fn set(&self, pid: u32, what: u8) -> Result<(), ProbeError> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.insert(pid, 1, 0).map_err(|error| wrong(wire::HIDDEN, error))
+        map.insert(pid, what, 0).map_err(|error| wrong(wire::HIDDEN, error))
     }
 
     /// Shows it again: call this when a hidden child was waited for, or the next process of that

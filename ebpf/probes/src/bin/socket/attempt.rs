@@ -12,7 +12,7 @@ use tipstaff_probes::{
         index,
         wire::{Header, Text},
     },
-    map::{add, hidden},
+    map::add,
     record::Draft,
     socket::{Given, Sock, protocol},
     task,
@@ -104,7 +104,7 @@ pub struct Returned {
 /// The socket has sent its first packet, in the context of the process that connects.
 #[inline(always)]
 pub fn started(sock: Sock) {
-    if hidden(task::current_pid()) {
+    if task::is_hidden() {
         return;
     }
     let mut record = Connect {

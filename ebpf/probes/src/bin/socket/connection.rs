@@ -8,7 +8,6 @@ use tipstaff_probes::{
         wire::Header,
     },
     kernel::{sock_common, tcp_sock},
-    map::hidden,
     record::emit,
     socket::Sock,
     task,
@@ -51,7 +50,7 @@ pub fn started(sock: Sock) {
             owner: owner(),
             established: 0,
             direction: OUTGOING.into(),
-            hidden: hidden(task::current_pid()).into(),
+            hidden: task::is_hidden().into(),
         },
     );
 }
@@ -87,7 +86,7 @@ pub fn accepted(sock: Sock) {
         // SAFETY: a map value, which is not given to another socket as long as this one lives.
         let connection = unsafe { &mut *connection };
         connection.owner = owner();
-        connection.hidden = hidden(task::current_pid()).into();
+        connection.hidden = task::is_hidden().into();
     }
 }
 
