@@ -121,7 +121,7 @@ macro_rules! export {
 }
 
 /// Makes the optional export `hand-over` of a policy that has [`HandOver`](crate::HandOver). To be
-/// called beside [`export!`](crate::export).
+/// called beside [`export!`](macro@crate::export).
 #[macro_export]
 macro_rules! export_hand_over {
     ($policy:ty) => {

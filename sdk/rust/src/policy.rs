@@ -33,7 +33,7 @@ pub trait On<E>: Policy {
     fn on(&mut self, time_ns: u64, event: E);
 }
 
-/// A policy that is called at regular times: `tick = "1s"` in [`export!`](crate::export).
+/// A policy that is called at regular times: `tick = "1s"` in [`export!`](macro@crate::export).
 pub trait OnTick: Policy {
     /// The time has come, also a last time when the agent stops. Nanoseconds on the kernel's
     /// monotonic clock.
@@ -71,7 +71,7 @@ pub trait Event<'a>: Sized {
 /// Where the instance of an exported policy lives.
 pub type Cell<P> = LocalKey<RefCell<Option<P>>>;
 
-/// A policy for which [`export!`](crate::export) was called.
+/// A policy for which [`export!`](macro@crate::export) was called.
 pub trait Exported: Sized + 'static {
     /// Where its instance lives.
     fn cell() -> &'static Cell<Self>;
