@@ -78,6 +78,7 @@ What is lost is told in its place: to a policy as a gap, in JSON as a line of ki
 | `program_missed` | the kernel did not run the program (nested in itself), or it had no scratch memory |
 | `map_full` | a map that holds what is in flight was full |
 | `queue_full` | the policy was too slow for its queue |
+| `instance_lost` | the policy failed with the batch that it had been handed |
 | `cgroup_budget` | the budget of a cgroup was spent (reserved: there are no budgets yet) |
 ";
 
