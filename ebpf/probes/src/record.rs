@@ -178,7 +178,7 @@ impl<R> Draft<R> {
         }
         let length = at_most!(self.length, SLOT_BYTES - N);
         // SAFETY: checked above; the verifier checks it again.
-        Some(unsafe { self.bytes().add(at_most!(self.length, SLOT_BYTES - N)) })
+        Some(unsafe { self.bytes().add(length) })
     }
 
     /// Makes the first `length` bytes of the [`Self::room`] a text of the record.

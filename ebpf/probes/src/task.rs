@@ -145,6 +145,12 @@ pub fn gid(task: Pointer) -> Option<u32> {
     kernel::cred::gid.read(task_struct::real_cred.read(task)?)
 }
 
+/// Start of the process since boot.
+#[inline(always)]
+pub fn start(task: Pointer) -> Option<u64> {
+    task_struct::start_boottime.read(task_struct::group_leader.read(task)?)
+}
+
 /// Parent process in the initial pid namespace.
 #[inline(always)]
 pub fn parent(task: Pointer) -> Option<u32> {

@@ -8,8 +8,12 @@ use tipstaff_probes::{
         maps::LruHashMap,
         programs::RawTracePointContext,
     },
-    events::catalogue::{Exec, Exit, Fork, ThreadExit, exec, exit, fork, thread_exit},
+    events::{
+        catalogue::{Exec, Exit, Fork, ThreadExit, exec, exit, fork, thread_exit},
+        wire::LOST_MISSED,
+    },
     kernel::{Pointer, linux_binprm, mm_struct, signal_struct, task_struct},
+    map::lost,
     path::{self, AT_FDCWD},
     record::{Draft, emit},
     task,
@@ -30,17 +34,26 @@ fn fork_raw(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_fork(child: Pointer) -> Option<()> {
-    let word = task::wanted(fork::KIND)?;
+fn on_fork(child: Pointer) {
+    if let Some(word) = task::wanted(fork::KIND)
+        && created(word, child).is_none()
+    {
+        lost(fork::KIND, LOST_MISSED);
+    }
+}
+
+/// `None` if the child cannot be read.
+#[inline(always)]
+fn created(word: u64, child: Pointer) -> Option<()> {
     let thread: u32 = task_struct::pid.read(child)?;
     let child_pid: u32 = task_struct::tgid.read(child)?;
     if child_pid != thread {
-        return None; // a new thread
+        return Some(()); // a new thread
     }
     let mut record = Fork { header: task::header(fork::KIND, word), child_pid, ..Fork::default() };
-    record.child_start = task_struct::start_boottime.read(child).unwrap_or(0);
+    record.child_start = task_struct::start_boottime.read(child)?;
     if word & u64::from(fork::child_ns_pid) != 0 {
-        record.child_ns_pid = task::ns_pid(child).unwrap_or(0);
+        record.child_ns_pid = task::ns_pid(child)?;
     }
     emit(word, &record);
     Some(())
@@ -53,20 +66,29 @@ fn exec_raw(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_exec(task: Pointer, bprm: Pointer) -> Option<()> {
-    let word = task::wanted(exec::KIND)?;
+fn on_exec(task: Pointer, bprm: Pointer) {
+    let Some(word) = task::wanted(exec::KIND) else { return };
     let asked = |field: u32| word & u64::from(field) != 0;
-    let mut draft = Draft::new(Exec { header: task::header(exec::KIND, word), ..Exec::default() })?;
+    let header = task::header(exec::KIND, word);
+    let Some(mut draft) = Draft::new(Exec { header, ..Exec::default() }) else { return };
     let mut absent = 0;
     if asked(exec::start) {
-        let leader: Pointer = task_struct::group_leader.read(task)?;
-        draft.record().start = task_struct::start_boottime.read(leader).unwrap_or(0);
+        match task::start(task) {
+            Some(start) => draft.record().start = start,
+            None => absent |= exec::start,
+        }
     }
     if asked(exec::ppid) {
-        draft.record().ppid = task::parent(task).unwrap_or(0);
+        match task::parent(task) {
+            Some(parent) => draft.record().ppid = parent,
+            None => absent |= exec::ppid,
+        }
     }
     if asked(exec::gid) {
-        draft.record().gid = task::gid(task).unwrap_or(0);
+        match task::gid(task) {
+            Some(group) => draft.record().gid = group,
+            None => absent |= exec::gid,
+        }
     }
     if asked(exec::path | exec::file_state) {
         let file = linux_binprm::file.read(bprm);
@@ -81,15 +103,11 @@ fn on_exec(task: Pointer, bprm: Pointer) -> Option<()> {
     if asked(exec::path_given | exec::script) {
         absent |= names_given(&mut draft, bprm);
     }
-    if asked(exec::args | exec::args_size) {
-        match arguments(&mut draft, task) {
-            Some(()) => {}
-            None => absent |= exec::args | exec::args_size,
-        }
+    if asked(exec::args | exec::args_size) && arguments(&mut draft, task).is_none() {
+        absent |= exec::args | exec::args_size;
     }
     draft.record().header.absent = absent;
     draft.emit(word);
-    Some(())
 }
 
 /// What the call passed, and the script if that is not what runs. Returns what is absent.
@@ -150,11 +168,7 @@ fn is_last(task: Pointer) -> Option<bool> {
     if signal_struct::live.read::<u32>(signal)? != 0 {
         return Some(false);
     }
-    let leader: Pointer = task_struct::group_leader.read(task)?;
-    let key = [
-        u64::from(task_struct::tgid.read::<u32>(task)?),
-        task_struct::start_boottime.read(leader)?,
-    ];
+    let key = [u64::from(task_struct::tgid.read::<u32>(task)?), task::start(task)?];
     Some(ENDED.insert(&key, &1, ONLY_NEW).is_ok())
 }
 
@@ -167,45 +181,64 @@ fn on_exit(task: Pointer, last: bool) {
 }
 
 #[inline(always)]
-fn process_ended(task: Pointer) -> Option<()> {
-    let word = task::wanted(exit::KIND)?;
+fn process_ended(task: Pointer) {
+    let Some(word) = task::wanted(exit::KIND) else { return };
+    let asked = |field: u32| word & u64::from(field) != 0;
     let mut record = Exit { header: task::header(exit::KIND, word), ..Exit::default() };
-    let leader: Pointer = task_struct::group_leader.read(task)?;
-    record.start = task_struct::start_boottime.read(leader).unwrap_or(0);
-    if word & u64::from(exit::run_time) != 0 {
-        let started: u64 = task_struct::start_time.read(leader)?;
-        record.run_time = record.header.time.saturating_sub(started);
+    let mut absent = 0;
+    let leader: Option<Pointer> = task_struct::group_leader.read(task);
+    match task::start(task) {
+        Some(start) => record.start = start,
+        None => absent |= exit::start,
     }
-    if word & u64::from(exit::code | exit::signal) != 0 {
-        // What wait(2) will tell the parent.
-        let signal: Pointer = task_struct::signal.read(task)?;
-        let flags: u32 = signal_struct::flags.read(signal)?;
-        let status: u32 = if flags & SIGNAL_GROUP_EXIT != 0 {
-            signal_struct::group_exit_code.read(signal)?
-        } else {
-            task_struct::exit_code.read(leader)?
-        };
-        (record.code, record.signal) = decoded(status);
+    if asked(exit::run_time) {
+        match leader.and_then(|leader| task_struct::start_time.read::<u64>(leader)) {
+            Some(started) => record.run_time = record.header.time.saturating_sub(started),
+            None => absent |= exit::run_time,
+        }
     }
-    if word & u64::from(exit::ppid) != 0 {
-        record.ppid = task::parent(task).unwrap_or(0);
+    if asked(exit::code | exit::signal) {
+        match leader.and_then(|leader| wait_status(task, leader)) {
+            Some(status) => (record.code, record.signal) = decoded(status),
+            None => absent |= exit::code | exit::signal,
+        }
     }
+    if asked(exit::ppid) {
+        match task::parent(task) {
+            Some(parent) => record.ppid = parent,
+            None => absent |= exit::ppid,
+        }
+    }
+    record.header.absent = absent;
     emit(word, &record);
-    Some(())
+}
+
+/// What wait(2) will tell the parent.
+#[inline(always)]
+fn wait_status(task: Pointer, leader: Pointer) -> Option<u32> {
+    let signal: Pointer = task_struct::signal.read(task)?;
+    let flags: u32 = signal_struct::flags.read(signal)?;
+    if flags & SIGNAL_GROUP_EXIT != 0 {
+        signal_struct::group_exit_code.read(signal)
+    } else {
+        task_struct::exit_code.read(leader)
+    }
 }
 
 #[inline(always)]
-fn thread_ended(task: Pointer) -> Option<()> {
-    let word = task::wanted(thread_exit::KIND)?;
-    let mut record =
-        ThreadExit { header: task::header(thread_exit::KIND, word), ..ThreadExit::default() };
-    if word & u64::from(thread_exit::run_time) != 0 {
-        let started: u64 = task_struct::start_time.read(task)?;
-        record.run_time = record.header.time.saturating_sub(started);
+fn thread_ended(task: Pointer) {
+    let Some(word) = task::wanted(thread_exit::KIND) else { return };
+    let header = task::header(thread_exit::KIND, word);
+    let mut record = ThreadExit { header, ..ThreadExit::default() };
+    match task_struct::start_time.read::<u64>(task) {
+        Some(started) => record.run_time = record.header.time.saturating_sub(started),
+        None => record.header.absent |= thread_exit::run_time,
     }
-    (record.code, record.signal) = decoded(task_struct::exit_code.read(task)?);
+    match task_struct::exit_code.read(task) {
+        Some(status) => (record.code, record.signal) = decoded(status),
+        None => record.header.absent |= thread_exit::code | thread_exit::signal,
+    }
     emit(word, &record);
-    Some(())
 }
 
 /// Code and signal of a wait status.

@@ -7,12 +7,13 @@ use tipstaff_probes::{
     events::{
         catalogue::{Oom, SIGNAL_ORIGIN, SIGNAL_RESULT, Signal, oom, signal},
         index,
-        wire::Header,
+        wire::{Header, LOST_MISSED},
     },
     kernel::{
         self, Pointer, kernel_siginfo, mm_rss_stat, mm_struct, percpu_counter, signal_struct,
         task_struct,
     },
+    map::{self, lost},
     record::emit,
     task,
 };
@@ -42,20 +43,34 @@ fn signal_raw(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_signal(number: u32, info: Pointer, target: Pointer, result: u32) -> Option<()> {
-    let word = task::wanted(signal::KIND)?;
+fn on_signal(number: u32, info: Pointer, target: Pointer, result: u32) {
+    let word = map::wanted(signal::KIND);
+    if word != 0 && sent(word, number, info, target, result).is_none() {
+        lost(signal::KIND, LOST_MISSED);
+    }
+}
+
+/// `None` if the signal or its target cannot be read.
+#[inline(always)]
+fn sent(word: u64, number: u32, info: Pointer, target: Pointer, result: u32) -> Option<()> {
     let code = match info as usize {
         SEND_SIG_NOINFO => SI_USER,
         SEND_SIG_PRIV => SI_KERNEL,
         _ => kernel_siginfo::si_code.read(info)?,
     };
+    let origin = if matches!(code, SI_USER | SI_QUEUE | SI_TKILL) { USER } else { KERNEL };
+    let target_pid: u32 = task_struct::tgid.read(target)?;
+    // Who runs when the kernel sends one by itself is chance.
+    if map::hidden(task::current_pid()) && (origin == USER || map::hidden(target_pid)) {
+        return Some(());
+    }
     let record = Signal {
         header: task::header(signal::KIND, word),
-        target_pid: task_struct::tgid.read(target)?,
+        target_pid,
         target_tid: task_struct::pid.read(target)?,
         number,
         code,
-        origin: if matches!(code, SI_USER | SI_QUEUE | SI_TKILL) { USER } else { KERNEL },
+        origin,
         result: result as u8,
         ..Signal::default()
     };
@@ -71,17 +86,22 @@ fn oom_task(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_oom(victim: Pointer) -> Option<()> {
-    let word = task::wanted(oom::KIND)?;
+fn on_oom(victim: Pointer) {
+    let word = map::wanted(oom::KIND);
+    if word == 0 {
+        return;
+    }
     let mut record = Oom { header: task::header_of(victim, oom::KIND, word), ..Oom::default() };
     record.trigger_pid = task::current_pid();
-    let signal: Pointer = task_struct::signal.read(victim)?;
-    record.oom_score_adj = i32::from(signal_struct::oom_score_adj.read::<i16>(signal).unwrap_or(0));
+    let signal: Option<Pointer> = task_struct::signal.read(victim);
+    match signal.and_then(|signal| signal_struct::oom_score_adj.read::<i16>(signal)) {
+        Some(adjustment) => record.oom_score_adj = adjustment.into(),
+        None => record.header.absent |= oom::oom_score_adj,
+    }
     if word & u64::from(MEMORY) != 0 && memory(&mut record, victim).is_none() {
-        record.header.absent = MEMORY;
+        record.header.absent |= MEMORY;
     }
     emit(word, &record);
-    Some(())
 }
 
 /// Bytes of a page on this architecture.
@@ -119,7 +139,7 @@ fn pages(mm: Pointer, index: usize) -> Option<u64> {
 /// Where it passes the victim's number only.
 #[raw_tracepoint(tracepoint = "mark_victim")]
 fn oom_number(ctx: RawTracePointContext) -> i32 {
-    let word = tipstaff_probes::map::wanted(oom::KIND);
+    let word = map::wanted(oom::KIND);
     if word != 0 {
         let victim: u32 = ctx.arg(0);
         let time = task::header(oom::KIND, 0).time;

@@ -10,8 +10,12 @@ use tipstaff_probes::{
         EbpfContext as _, Global, helpers::generated::bpf_probe_read_kernel, macros::tracepoint,
         programs::TracePointContext,
     },
-    events::Ring,
+    events::{
+        Ring,
+        wire::{Header, LOST_MISSED},
+    },
     kernel::{self, ABSENT, Pointer},
+    map::lost,
     record::Draft,
     task,
 };
@@ -43,10 +47,19 @@ fn any(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn on_event(own: Pointer) -> Option<()> {
+fn on_event(own: Pointer) {
     let kind = KIND.load() as u16;
-    let word = task::wanted(kind)?;
-    let mut draft = Draft::of_header(task::header(kind, word))?;
+    let Some(word) = task::wanted(kind) else { return };
+    let Some(mut draft) = Draft::of_header(task::header(kind, word)) else { return };
+    match copy(&mut draft, own) {
+        Some(()) => draft.emit_as(kind, Ring::Bulk, word),
+        None => lost(kind, LOST_MISSED),
+    }
+}
+
+/// Appends the tracepoint's record and what its `__data_loc` fields point at.
+#[inline(always)]
+fn copy(draft: &mut Draft<Header>, own: Pointer) -> Option<()> {
     let record = draft.room::<MAX_BYTES>()?;
     let bytes = BYTES.load() as usize;
     if bytes > MAX_BYTES {
@@ -85,6 +98,5 @@ fn on_event(own: Pointer) -> Option<()> {
         unsafe { record.add(field as usize).cast::<u32>().write_unaligned(moved) };
         index += 1;
     }
-    draft.emit_as(kind, Ring::Bulk, word);
     Some(())
 }
