@@ -1,6 +1,8 @@
 //! From a file's bytes to a component and its manifest. The part that runs on hostile bytes and may
 //! take long: the agent does it in a child process, see [`super::compile`].
 
+use std::time::Duration;
+
 use wasmtime::{
     Store,
     component::{Component, Linker},
@@ -39,6 +41,9 @@ pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
         .map_err(|error| Refusal::Component(format!("could not be made a component: {error:#}")))
 }
 
+/// Wall time of `describe`. Much, because the compiler child has a low priority.
+const DESCRIBE_WALL: Duration = Duration::from_secs(20);
+
 /// Compiles a component, or takes it from the cache.
 pub fn compile(clocked: &Clocked, component: &[u8]) -> Result<Component, Refusal> {
     Component::from_binary(clocked.engine(), component)
@@ -70,8 +75,10 @@ pub fn describe(clocked: &Clocked, component: &Component) -> Result<String, Refu
     let pre = linker.instantiate_pre(component).map_err(unusable)?;
     let indices = GuestIndices::new(&pre).map_err(unusable)?;
 
-    let sandbox =
-        Sandbox { limiter: Limiter::new(&limits), deadline: Deadline::new(limits.cpu_per_call) };
+    let sandbox = Sandbox {
+        limiter: Limiter::new(&limits),
+        deadline: Deadline::with_wall(limits.cpu_per_call, DESCRIBE_WALL),
+    };
     let mut store = Store::new(clocked.engine(), sandbox);
     store.limiter(|sandbox| &mut sandbox.limiter);
     store.set_hostcall_fuel(HOST_CALL_BYTES);

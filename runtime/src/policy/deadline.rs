@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-/// The time that a call has: processor time of the thread that runs it, and ten times that in wall
-/// time.
+/// The time that a call has: processor time of the thread that runs it, and wall time.
 #[derive(Debug)]
 pub struct Deadline {
     limit: Duration,
+    wall_limit: Duration,
     cpu: Duration,
     wall: Instant,
 }
@@ -25,14 +25,19 @@ pub struct TooLong {
 }
 
 impl Deadline {
-    /// A deadline for calls that may take `limit`. It counts from now.
+    /// A deadline for calls that may take `limit`, and ten times that in wall time. It counts from now.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, cpu: thread_cpu(), wall: Instant::now() }
+        Self::with_wall(limit, limit * 10)
+    }
+
+    /// A deadline with a limit of its own on wall time, for a thread that seldom gets to run.
+    pub fn with_wall(limit: Duration, wall_limit: Duration) -> Self {
+        Self { limit, wall_limit, cpu: thread_cpu(), wall: Instant::now() }
     }
 
     /// A call begins.
     pub fn restart(&mut self) {
-        *self = Self::new(self.limit);
+        *self = Self::with_wall(self.limit, self.wall_limit);
     }
 
     /// Processor time of this thread since the call began.
@@ -46,7 +51,7 @@ impl Deadline {
         if cpu > self.limit {
             return Err(TooLong { ran: cpu, limit: self.limit }.into());
         }
-        if wall > self.limit * 10 {
+        if wall > self.wall_limit {
             return Err(TooLong { ran: wall, limit: self.limit }.into());
         }
         Ok(UpdateDeadline::Continue(1))

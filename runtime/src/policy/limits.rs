@@ -8,7 +8,7 @@ pub struct Limits {
     /// Processor time of one call. Wall time is limited to ten times this, for a machine that is
     /// so busy that the call does not run.
     pub cpu_per_call: Duration,
-    /// All linear memories together, in bytes; at least [`MIN_MEMORY`].
+    /// All linear memories together, in bytes; at least 2 MiB.
     pub memory: usize,
     /// All tables together, in elements.
     pub table_elements: usize,
