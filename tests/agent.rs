@@ -8,6 +8,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -22,11 +23,16 @@ struct Agent {
     policies: PathBuf,
     metrics: String,
     _directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One agent at a time: each sees the load that is meant for another, and counts it.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Agent {
     /// Starts one with these policies, and these lines in its configuration.
     fn start(policies: &[&Path], configuration: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("policies");
         fs::create_dir(&folder).expect("a folder");
@@ -38,14 +44,14 @@ impl Agent {
         let metrics = format!("127.0.0.1:{port}");
         let file = directory.path().join("tipstaff.toml");
         let text = format!(
-            "[agent]\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{configuration}",
+            "[agent]\nname = \"test-{port}\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
         );
         fs::write(&file, text).expect("written");
         let tipstaff =
             Tipstaff::ready(&["run", "--format", "json", "--config", &file.display().to_string()]);
-        Self { tipstaff, policies: folder, metrics, _directory: directory }
+        Self { tipstaff, policies: folder, metrics, _directory: directory, _alone: alone }
     }
 
     fn value(&self, name: &str, labels: &[&str]) -> u64 {
@@ -272,7 +278,15 @@ fn a_busy_metrics_port_is_a_named_error() {
     let address = listener.local_addr().expect("bound").to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let policies = directory.path().display().to_string();
-    let mut tipstaff = Tipstaff::spawn(&["run", "--policies", &policies, "--metrics", &address]);
+    let mut tipstaff = Tipstaff::spawn(&[
+        "run",
+        "--name",
+        "test-busy-port",
+        "--policies",
+        &policies,
+        "--metrics",
+        &address,
+    ]);
     let (_, code) = tipstaff.wait();
     assert_ne!(code, 0);
     let log = tipstaff.log.join("\n");
