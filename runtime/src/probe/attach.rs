@@ -92,7 +92,7 @@ impl Attached {
 
 fn name(hook: &Hook) -> String {
     match hook.at {
-        At::Raw { name, .. } => format!("raw_tracepoint:{name}"),
+        At::Raw { name, .. } | At::Twice { name, .. } => format!("raw_tracepoint:{name}"),
         At::Typed { name, .. } => format!("tp_btf:{name}"),
         At::Called { array, .. } => format!("{array}:{}", hook.program),
         At::Classic { category, name } => format!("tracepoint:{category}:{name}"),
@@ -109,7 +109,7 @@ fn attach(
     let fd = load(hook.program, hook.at, ebpf, kernel)?;
     let mut event = None;
     match hook.at {
-        At::Raw { name, .. } => {
+        At::Raw { name, .. } | At::Twice { name, .. } => {
             let program: &mut RawTracePoint = program(hook.program, ebpf)?;
             program.attach(name).map_err(reason)?;
         }
@@ -134,13 +134,15 @@ fn attach(
         program: hook.program,
         slot: slot(hook),
         event,
-        watch: kernel.losses.watch(fd, part.kinds),
+        watch: kernel
+            .losses
+            .watch(fd, if let At::Twice { .. } = hook.at { &[] } else { part.kinds }),
     })
 }
 
 /// Loads a program for where it sits.
 fn load(name: &str, at: At, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<ProgramFd, String> {
-    if let At::Raw { name, passes } | At::Typed { name, passes } = at {
+    if let At::Raw { name, passes } | At::Typed { name, passes } | At::Twice { name, passes } = at {
         let found = kernel.btf.tracepoint(name).ok_or("this kernel has no such tracepoint")?;
         if found != passes {
             return Err(format!(
@@ -151,7 +153,7 @@ fn load(name: &str, at: At, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<ProgramF
         }
     }
     match at {
-        At::Raw { .. } => {
+        At::Raw { .. } | At::Twice { .. } => {
             let program: &mut RawTracePoint = program(name, ebpf)?;
             program
                 .load()
@@ -207,7 +209,7 @@ fn unload(ebpf: &mut Ebpf, program: &str, slot: Option<(&str, u32)>) {
 fn slot(hook: &Hook) -> Option<(&'static str, u32)> {
     match hook.at {
         At::Called { array, slot, .. } => Some((array, slot)),
-        At::Raw { .. } | At::Typed { .. } | At::Classic { .. } => None,
+        At::Raw { .. } | At::Typed { .. } | At::Twice { .. } | At::Classic { .. } => None,
     }
 }
 

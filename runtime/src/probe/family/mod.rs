@@ -62,6 +62,14 @@ pub(super) enum At<'a> {
         /// What it must pass.
         passes: &'static [&'static str],
     },
+    /// A raw tracepoint with two programs, of which the second does what the first was kept from
+    /// doing: what one of them misses is not lost.
+    Twice {
+        /// Name of the tracepoint.
+        name: &'static str,
+        /// What it must pass.
+        passes: &'static [&'static str],
+    },
     /// No hook of its own: a slot of a program array, called by a program that sits at `caller`.
     /// Stands in front of that program in its rung.
     Called {

@@ -5,7 +5,7 @@ use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
 use super::{At, Family, Hook, Part, Rung, SYS_EXIT, uring};
 
 /// Changes of a socket's state (Linux 4.16).
-const SET_STATE: At<'static> = At::Typed {
+const SET_STATE: At<'static> = At::Twice {
     name: "inet_sock_set_state",
     passes: &["const struct sock *", "const int", "const int"],
 };
@@ -22,7 +22,10 @@ pub(in super::super) static FAMILY: Family = Family {
             kinds: &[connect::KIND],
             without: Some("the outcome of a non-blocking attempt is pending"),
             ladder: &[Rung {
-                hooks: &[Hook { program: "connect_state", at: SET_STATE }],
+                hooks: &[
+                    Hook { program: "connect_state", at: SET_STATE },
+                    Hook { program: "connect_state_again", at: SET_STATE },
+                ],
                 lacks: None,
             }],
         },
@@ -30,7 +33,10 @@ pub(in super::super) static FAMILY: Family = Family {
             kinds: &[tcp_close::KIND],
             without: None,
             ladder: &[Rung {
-                hooks: &[Hook { program: "close_state", at: SET_STATE }],
+                hooks: &[
+                    Hook { program: "close_state", at: SET_STATE },
+                    Hook { program: "close_state_again", at: SET_STATE },
+                ],
                 lacks: None,
             }],
         },

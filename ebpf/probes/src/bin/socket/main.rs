@@ -5,6 +5,7 @@
 mod attempt;
 mod connection;
 mod tcp;
+mod twice;
 mod uring;
 
 use tipstaff_probes::{

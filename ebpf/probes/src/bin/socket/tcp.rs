@@ -1,14 +1,17 @@
 //! Changes of a TCP socket's state: the outcome of attempts to connect, and the end of connections.
 
 use tipstaff_probes::{
-    aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext},
+    aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext},
     events::catalogue::{connect, tcp_close},
     kernel::{Pointer, sock},
     map,
     socket::{Sock, protocol},
 };
 
-use crate::{attempt, connection};
+use crate::{
+    attempt, connection,
+    twice::{self, For},
+};
 
 /// States of a TCP socket, from `net/tcp_states.h`.
 const ESTABLISHED: i32 = 1;
@@ -22,19 +25,59 @@ const LISTEN: i32 = 10;
 pub const CLOSING: i32 = 11;
 const NEW_SYN_RECV: i32 = 12;
 
+/// A change of state that matters.
+struct Change {
+    sock: Sock,
+    old: i32,
+    new: i32,
+    /// What is wanted of the kind.
+    word: u64,
+}
+
+impl Change {
+    #[inline(always)]
+    fn of(ctx: &RawTracePointContext, kind: u16) -> Option<Self> {
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
+            return None;
+        }
+        let word = map::wanted(kind);
+        let sock = Sock(ctx.arg::<Pointer>(0));
+        (word != 0 && sock.protocol() == protocol::TCP).then_some(Self { sock, old, new, word })
+    }
+
+    /// A number that no other change under way has.
+    #[inline(always)]
+    fn number(&self) -> u64 {
+        // The upper byte of an address in the kernel is always the same, and states are below 16.
+        self.sock.key() << 8 | (self.old as u64) << 4 | self.new as u64
+    }
+}
+
 /// For `connect`: the outcome of attempts. Also runs in interrupts: the current process is the
 /// socket's only at `SYN_SENT`.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_state(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg::<Pointer>(0));
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
-        return 0;
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn connect_state(ctx: RawTracePointContext) -> i32 {
+    if let Some(change) = Change::of(&ctx, connect::KIND) {
+        on_connect(&change);
+        twice::done(For::Connect, change.number());
     }
-    let word = map::wanted(connect::KIND);
-    if word == 0 || sock.protocol() != protocol::TCP {
-        return 0;
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn connect_state_again(ctx: RawTracePointContext) -> i32 {
+    if let Some(change) = Change::of(&ctx, connect::KIND)
+        && !twice::was_done(For::Connect, change.number())
+    {
+        on_connect(&change);
     }
+    0
+}
+
+#[inline(always)]
+fn on_connect(change: &Change) {
+    let &Change { sock, old, new, word } = change;
     match (old, new) {
         (_, SYN_SENT) => attempt::started(sock),
         (_, ESTABLISHED) => attempt::settled(word, sock, true, 0),
@@ -44,26 +87,35 @@ fn connect_state(ctx: BtfTracePointContext) -> i32 {
         // It was established, whether that was seen or not.
         _ => attempt::settled(word, sock, true, 0),
     }
-    0
 }
 
 /// For `tcp_close`: the life of connections.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn close_state(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg::<Pointer>(0));
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if new != SYN_SENT && new != ESTABLISHED && new != CLOSE {
-        return 0;
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn close_state(ctx: RawTracePointContext) -> i32 {
+    if let Some(change) = Change::of(&ctx, tcp_close::KIND) {
+        on_close(&change);
+        twice::done(For::Close, change.number());
     }
-    let word = map::wanted(tcp_close::KIND);
-    if word == 0 || sock.protocol() != protocol::TCP {
-        return 0;
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn close_state_again(ctx: RawTracePointContext) -> i32 {
+    if let Some(change) = Change::of(&ctx, tcp_close::KIND)
+        && !twice::was_done(For::Close, change.number())
+    {
+        on_close(&change);
     }
+    0
+}
+
+#[inline(always)]
+fn on_close(change: &Change) {
+    let &Change { sock, old, new, word } = change;
     match (old, new) {
         (_, SYN_SENT) => connection::started(sock),
         (_, ESTABLISHED) => connection::established(sock),
         (CLOSE | SYN_SENT | LISTEN | SYN_RECV | NEW_SYN_RECV, _) => connection::forget(sock),
         _ => connection::closed(word, sock, old),
     }
-    0
 }
