@@ -61,7 +61,7 @@ fn sent(word: u64, number: u32, info: Pointer, target: Pointer, result: u32) -> 
     let origin = if matches!(code, SI_USER | SI_QUEUE | SI_TKILL) { USER } else { KERNEL };
     let target_pid: u32 = task_struct::tgid.read(target)?;
     // Who runs when the kernel sends one by itself is chance.
-    if map::hidden(task::current_pid()) && (origin == USER || map::hidden(target_pid)) {
+    if task::is_hidden() && (origin == USER || map::hidden(target_pid) != 0) {
         return Some(());
     }
     let record = Signal {
