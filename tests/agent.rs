@@ -44,7 +44,7 @@ impl Agent {
         let metrics = format!("127.0.0.1:{port}");
         let file = directory.path().join("tipstaff.toml");
         let text = format!(
-            "[agent]\nname = \"test-{port}\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{configuration}",
+            "[agent]\nname = \"test\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
         );
@@ -281,7 +281,7 @@ fn a_busy_metrics_port_is_a_named_error() {
     let mut tipstaff = Tipstaff::spawn(&[
         "run",
         "--name",
-        "test-busy-port",
+        "test",
         "--policies",
         &policies,
         "--metrics",
