@@ -49,8 +49,8 @@ fn start(directory: &Path) -> (f64, f64) {
     let config = directory.join("tipstaff.toml");
     let text = format!(
         "[agent]\npolicies = {:?}\ncache_dir = {:?}\n",
-        directory.join("policies"),
-        directory.join("cache")
+        directory.join("policies").display().to_string(),
+        directory.join("cache").display().to_string()
     );
     fs::write(&config, text).expect("written");
     let began = Instant::now();

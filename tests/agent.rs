@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -55,13 +56,7 @@ impl Agent {
     }
 
     fn value(&self, name: &str, labels: &[&str]) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "counters are whole"
-        )]
-        let value = series(&scrape(&self.metrics), name, labels).unwrap_or(0.0) as u64;
-        value
+        series(&scrape(&self.metrics), name, labels).unwrap_or(0)
     }
 
     fn drop_in(&self, policy: &Path) {
@@ -93,11 +88,11 @@ fn check_tally(agent: &Agent, count: u64) {
     let (events, lost) = until("all of the load is delivered or counted as lost", || {
         let seen = scrape(&agent.metrics);
         let events = series(&seen, "tally_events_total", &[])?;
-        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0.0);
-        (events + lost >= count as f64).then_some((events, lost))
+        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0);
+        (events + lost >= count).then_some((events, lost))
     });
-    assert_eq!(events + lost, count as f64, "{events} events and {lost} lost are not {count}");
-    if lost == 0.0 {
+    assert_eq!(events + lost, count, "{events} events and {lost} lost are not {count}");
+    if lost == 0 {
         assert_eq!(agent.value("tally_sum_total", &[]), count * (count - 1) / 2);
     }
 }
@@ -174,10 +169,10 @@ fn adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_anothe
     let (events, lost) = until("all is accounted for", || {
         let seen = scrape(&agent.metrics);
         let events = series(&seen, "tally_events_total", &[])?;
-        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0.0);
-        (events + lost >= (produced * each) as f64).then_some((events, lost))
+        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0);
+        (events + lost >= produced * each).then_some((events, lost))
     });
-    assert_eq!((events, lost), ((produced * each) as f64, 0.0));
+    assert_eq!((events, lost), (produced * each, 0));
     assert_eq!(agent.value("tally_sum_total", &[]), produced * (each * (each - 1) / 2));
 }
 
@@ -250,7 +245,6 @@ fn a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole() {
     if !can_probe("a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole") {
         return;
     }
-    use std::io::Write as _;
     let agent = Agent::start(&[], "");
     let bytes = fs::read(fixture("tally")).expect("readable");
     let mut file = fs::File::create(agent.policies.join("tally.wasm")).expect("created");
@@ -281,7 +275,7 @@ fn a_busy_metrics_port_is_a_named_error() {
     let mut tipstaff = Tipstaff::spawn(&[
         "run",
         "--name",
-        "test",
+        "test-busy-port",
         "--policies",
         &policies,
         "--metrics",

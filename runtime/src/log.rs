@@ -266,13 +266,17 @@ mod tests {
         for _ in 0..3000 {
             lines.hand_on(line.clone());
         }
-        let dropped = lines.dropped.load(Ordering::Relaxed);
-        assert!((1700..2000).contains(&dropped), "{dropped}");
         let read = thread::spawn(move || io::read_to_string(&mut reader).unwrap());
         drop((log, lines));
         let written = read.join().unwrap();
-        assert!(written.contains(&format!("standard error did not take them count={dropped}\n")));
-        assert_eq!(written.lines().count() as u64, 3000 - dropped + 1);
+        let counts = written.lines().filter_map(|line| {
+            line.split_once("standard error did not take them count=")?.1.parse::<usize>().ok()
+        });
+        // It is said each time when a line gets through again.
+        let (said, dropped) =
+            counts.fold((0, 0), |(said, dropped), count| (said + 1, dropped + count));
+        assert!(dropped > 0, "nothing was dropped");
+        assert_eq!(written.lines().count() - said + dropped, 3000);
     }
 
     #[test]

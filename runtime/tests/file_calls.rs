@@ -221,11 +221,11 @@ os.unlink(b'a\\nb\\x1b[31m\\xff')
     assert!(read.is_absent("mode"));
 
     let renames = of(&mut session, rename::KIND, pid);
-    let [renamed] = &renames[..] else { panic!("{renames:?}") };
-    assert_eq!(renamed.text("path"), bytes(&root.join("link/new")));
-    assert_eq!(renamed.text("new_path"), bytes(&root.join("real/newer")));
+    let [only] = &renames[..] else { panic!("{renames:?}") };
+    assert_eq!(only.text("path"), bytes(&root.join("link/new")));
+    assert_eq!(only.text("new_path"), bytes(&root.join("real/newer")));
     assert_eq!(
-        (renamed.text("path_given"), renamed.text("new_path_given")),
+        (only.text("path_given"), only.text("new_path_given")),
         (&b"link/new"[..], &b"newer"[..])
     );
 
@@ -442,9 +442,9 @@ fn calls_by_the_32_bit_table_are_decoded_with_it() {
     let [two] = given(&opens, b"two")[..] else { panic!() };
     assert_eq!((result(two), two.text("path")), (-ENOENT, bytes(&root.join("two"))));
     let renames = of(&mut session, rename::KIND, pid);
-    let [renamed] = &renames[..] else { panic!("{renames:?}") };
+    let [only] = &renames[..] else { panic!("{renames:?}") };
     assert_eq!(
-        (renamed.text("path"), renamed.text("new_path")),
+        (only.text("path"), only.text("new_path")),
         (bytes(&root.join("one")), bytes(&root.join("two")))
     );
     let unlinks = of(&mut session, unlink::KIND, pid);
@@ -480,12 +480,9 @@ fn operations_by_io_uring_are_seen() {
         );
         assert!(missing.is_absent("mode") && missing.is_absent("file_state"));
         let renames = of(&mut session, rename::KIND, pid);
-        let [renamed] = &renames[..] else { panic!("{renames:?}") };
-        assert_eq!(renamed.text("path"), bytes(&root.join("one")));
-        assert_eq!(
-            (renamed.text("new_path"), via(renamed)),
-            (bytes(&root.join("two")), "io_uring")
-        );
+        let [only] = &renames[..] else { panic!("{renames:?}") };
+        assert_eq!(only.text("path"), bytes(&root.join("one")));
+        assert_eq!((only.text("new_path"), via(only)), (bytes(&root.join("two")), "io_uring"));
         let unlinks = of(&mut session, unlink::KIND, pid);
         let seen: Vec<_> = unlinks
             .iter()

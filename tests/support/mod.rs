@@ -64,34 +64,28 @@ impl Tipstaff {
     /// Waits for a line on standard error that contains `text`, and returns it.
     pub fn wait_for_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.log.push(line.clone());
-                    if line.contains(text) {
-                        return line;
-                    }
-                }
-                Err(_) => {
-                    panic!("no line with {text:?} on standard error, but:\n{}", self.log.join("\n"))
-                }
+        while let Ok(line) =
+            self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
             }
         }
+        panic!("no line with {text:?} on standard error, but:\n{}", self.log.join("\n"))
     }
 
     /// The next line on standard output that contains `text`.
     pub fn wait_for_output(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(_) => {}
-                Err(_) => panic!(
-                    "no line with {text:?} on standard output; log:\n{}",
-                    self.log.join("\n")
-                ),
+        while let Ok(line) =
+            self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            if line.contains(text) {
+                return line;
             }
         }
+        panic!("no line with {text:?} on standard output; log:\n{}", self.log.join("\n"))
     }
 
     /// Sends a signal.
@@ -165,8 +159,8 @@ pub fn scrape(address: &str) -> String {
     answer
 }
 
-/// The value of the one series whose line begins with `name` and contains all of `labels`.
-pub fn series(exposition: &str, name: &str, labels: &[&str]) -> Option<f64> {
+/// The value, a whole number, of the one series whose line begins with `name` and contains all of `labels`.
+pub fn series(exposition: &str, name: &str, labels: &[&str]) -> Option<u64> {
     let mut found = exposition
         .lines()
         .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))

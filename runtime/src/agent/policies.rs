@@ -109,13 +109,14 @@ impl Policies {
     /// Says why a file holds no policy that runs. What ran from it before goes on.
     pub fn refuse(&mut self, path: PathBuf, error: &dyn std::fmt::Display) {
         let goes_on = self.active.values().find(|active| active.loaded.path == path);
-        match goes_on {
-            Some(active) => tracing::error!(
+        if let Some(active) = goes_on {
+            tracing::error!(
                 policy = active.loaded.manifest.name,
                 generation = active.generation,
                 "{error}; the policy that was loaded from there before goes on"
-            ),
-            None => tracing::error!("{error}"),
+            );
+        } else {
+            tracing::error!("{error}");
         }
         self.refused.insert(path);
     }
@@ -206,8 +207,8 @@ impl Policies {
             tracing::error!("the probes cannot be detached: {error}");
         }
         reader.stop();
-        let running = active.into_values().map(|active| active.running).collect();
-        for policy in Running::stop_all(running, LAST_BATCHES) {
+        let running: Vec<_> = active.into_values().map(|active| active.running).collect();
+        for policy in Running::stop_all(&running, LAST_BATCHES) {
             tracing::warn!(policy, "policy did not take its last batches in time");
         }
     }
@@ -353,7 +354,7 @@ impl Policies {
             Subscriber { plan: Arc::clone(&plan), queue: Arc::clone(held.queue()), latency };
         let (member, generation) = if let Some(old) = self.active.remove(name) {
             let member = self.reader.replace(old.member, subscriber);
-            end(name, old.running);
+            end(name, &old.running);
             (member, old.generation + 1)
         } else {
             (self.reader.add(subscriber), 1)
@@ -390,7 +391,7 @@ impl Policies {
     fn remove(&mut self, name: &str, why: &str) {
         let Some(active) = self.active.remove(name) else { return };
         self.reader.remove(active.member);
-        end(name, active.running);
+        end(name, &active.running);
         self.outcome.metrics.remove(name);
         self.outcome.counts.queue.remove(&PolicyLabels { policy: name.to_owned() });
         self.apply();
@@ -398,7 +399,7 @@ impl Policies {
     }
 }
 
-fn end(name: &str, running: Running) {
+fn end(name: &str, running: &Running) {
     if !running.stop(LAST_BATCHES) {
         tracing::warn!(policy = name, "policy did not take its last batches in time");
     }

@@ -215,12 +215,12 @@ fn listen_to_signals(
     runtime.spawn(async move {
         let mut stops = false;
         loop {
-            let hangs_up = tokio::select! {
+            let is_hang_up = tokio::select! {
                 _ = interrupt.recv() => false,
                 _ = terminate.recv() => false,
                 _ = hang_up.recv() => true,
             };
-            let order = match (hangs_up && reloads).then(&load) {
+            let order = match (is_hang_up && reloads).then(&load) {
                 // Asked twice: whoever asks does not want to wait.
                 None if stops => std::process::exit(130),
                 None => {

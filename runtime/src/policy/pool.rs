@@ -184,7 +184,7 @@ impl Running {
     /// [`Running::stop`] for several policies at the same time. Returns the names of those that did
     /// not end in time.
     #[must_use]
-    pub fn stop_all(all: Vec<Self>, bound: Duration) -> Vec<String> {
+    pub fn stop_all(all: &[Self], bound: Duration) -> Vec<String> {
         let until = Instant::now() + bound;
         let ends: Vec<_> = all.iter().map(|running| running.end(until)).collect();
         let in_time = |done: mpsc::Receiver<()>| {

@@ -154,6 +154,8 @@ impl<S: Source> Work<S> {
     fn obey(&mut self, command: Command) -> bool {
         // Events up to now belong to who was there before.
         let cut = self.now();
+        // What was lost so far is told to who was there, and not to who comes.
+        self.see_to_losses(cut);
         match command {
             Command::Add { subscriber, id, done } => {
                 let member = Member { id, queue: subscriber.queue };

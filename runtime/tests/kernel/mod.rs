@@ -248,7 +248,7 @@ pub fn assert_gone(programs: &BTreeSet<u32>, maps: &BTreeSet<u32>) {
     }
 }
 
-/// Runs `ways.c` (system calls by the 32-bit table and by io_uring). Its pid, and what the calls
+/// Runs `ways.c` (system calls by the 32-bit table and by `io_uring`). Its pid, and what the calls
 /// returned.
 pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
     static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
