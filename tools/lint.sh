@@ -14,7 +14,8 @@ fi
 if has_rust_src; then
     RUSTC_BOOTSTRAP=1 cargo clippy --quiet --profile ebpf -Z build-std=core --target bpfel-unknown-none -p tipstaff-probes -- -D warnings
 fi
-RUSTDOCFLAGS="-D warnings" cargo doc --release --quiet --no-deps --document-private-items --lib
+# Private items are documented, too: links to them are fine.
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --quiet --no-deps --document-private-items --lib
 cargo deny --log-level error check bans licenses sources
 # The advisories come from the network.
 if cargo deny fetch db >/dev/null 2>&1; then

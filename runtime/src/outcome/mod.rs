@@ -2,7 +2,7 @@
 //!
 //! | who | calls |
 //! |---|---|
-//! | agent | [`Metrics::new`], [`Alerts::new`], [`AgentMetrics::new`] once; [`Metrics::sweep`] every [`Metrics::sweep_every`] |
+//! | agent | [`Metrics::new`], [`Alerts::new`], `AgentMetrics::default` once; [`Metrics::sweep`] every [`Metrics::sweep_every`] |
 //! | policy host, before `configure` of a generation | [`Metrics::begin`], which gives the [`PolicyMetrics`] that its instances use |
 //! | policy host, on a call of the guest | [`PolicyMetrics::counter`] and so on, kept in the resource table; then [`Counter::add`] |
 //! | policy host, when the generation takes over | [`PolicyMetrics::commit`]; dropped without it, nothing was changed |

@@ -1,6 +1,6 @@
 //! The kernel's description of its own types (BTF): where members are, and what tracepoints pass.
 //!
-//! Only what [`super::constants`] and the ladders ask for; the format is described in the kernel's
+//! Only what [`super::kernel`] and the ladders ask for; the format is described in the kernel's
 //! `Documentation/bpf/btf.rst`. Nothing here trusts the bytes.
 
 use std::{fs, path::Path};
