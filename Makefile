@@ -1,6 +1,6 @@
 # Every recipe is one line; every step also works by hand.
 
-demo: build ; @tools/demo.sh
+demo: build ; @tools/setup.sh demo && tools/demo.sh
 build: setup ; @cargo build --release --bin tipstaff && tools/build-policies.sh
 test: build ; @tools/setup.sh test && tools/test.sh
 bench: build ; @tools/build-policies.sh tests && cargo bench --package tipstaff-runtime

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Installs what building (or: testing, linting) Tipstaff needs and is missing.
-# Usage: tools/setup.sh [build|test|lint]. Says what it installs and why; running it again does nothing.
+# Installs what building (or: the demo, testing, linting) Tipstaff needs and is missing.
+# Usage: tools/setup.sh [build|demo|test|lint]. Says what it installs and why; running it again does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/toolchain.sh
 
 goal=${1:-build}
-case $goal in build | test | lint) ;; *) echo "usage: $0 [build|test|lint]" >&2; exit 2 ;; esac
+case $goal in build | demo | test | lint) ;; *) echo "usage: $0 [build|demo|test|lint]" >&2; exit 2 ;; esac
 
 say() { echo "setup: $*" >&2; }
 
@@ -55,7 +55,8 @@ if ! bpf-linker --version 2>/dev/null | grep -qx "bpf-linker $bpf_linker"; then
 fi
 
 case $goal in
-test) packages "the tests compare with what these report" strace bpftool curl python3-minimal procps ;;
+demo) packages "the demo makes connections with it" python3 ;;
+test) packages "the tests compare with what these report" strace bpftool curl python3 procps ;;
 lint)
     if ! cargo deny --version >/dev/null 2>&1; then
         say "cargo-deny: checks licences and advisories of dependencies (some minutes)"
