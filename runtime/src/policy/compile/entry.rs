@@ -1,10 +1,13 @@
 //! What is kept of a policy's file: its component and its manifest, by the file's digest.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use tempfile::NamedTempFile;
 
 use super::Prepared;
 use crate::policy::{file::Digest, ticker::Clocked};
@@ -56,11 +59,12 @@ impl Entry {
     }
 }
 
-/// Writes a file so that nobody sees half of it.
+/// Writes a file so that nobody sees half of it, also if two policies' files have the same contents.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    fs::write(&partial, bytes)?;
-    fs::rename(&partial, path)
+    let mut partial = NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    partial.write_all(bytes)?;
+    partial.persist(path)?;
+    Ok(())
 }
 
 /// Removes the oldest files until `kept` bytes are left.
