@@ -332,32 +332,41 @@ fn a_tracepoint_shows_the_values_that_tracefs_shows() {
     assert_eq!(event["pid"], child.id());
 }
 
+/// Where the kernel's own traces are.
+const TRACEFS: &str = "/sys/kernel/tracing";
+
 /// A trace of the kernel's own, in an instance of its own that goes with this.
-struct Tracefs(PathBuf);
+struct Tracefs {
+    instance: PathBuf,
+    is_ours: bool,
+}
 
 impl Tracefs {
     fn start(event: &str) -> Self {
-        let root = Path::new("/sys/kernel/tracing");
-        if !root.join("instances").exists() {
-            let mounted =
-                Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(root).status();
-            assert!(mounted.expect("mount runs").success());
+        let root = Path::new(TRACEFS);
+        let is_ours = !root.join("instances").exists();
+        if is_ours {
+            let mount = Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]).status();
+            assert!(mount.expect("mount runs").success());
         }
         let instance = root.join(format!("instances/tipstaff-test-{}", std::process::id()));
         fs::create_dir(&instance).expect("an instance");
-        let tracefs = Self(instance);
-        fs::write(tracefs.0.join(format!("events/{event}/enable")), "1").expect("enabled");
+        let tracefs = Self { instance, is_ours };
+        fs::write(tracefs.instance.join(format!("events/{event}/enable")), "1").expect("enabled");
         tracefs
     }
 
     fn line_with(&self, text: &str) -> String {
-        let trace = fs::read_to_string(self.0.join("trace")).expect("readable");
+        let trace = fs::read_to_string(self.instance.join("trace")).expect("readable");
         trace.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned()
     }
 }
 
 impl Drop for Tracefs {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.instance);
+        if self.is_ours {
+            let _ = Command::new("umount").arg(TRACEFS).status();
+        }
     }
 }
