@@ -1,8 +1,22 @@
-//! Values on the command line that the configuration has, too.
+//! What several commands take, and values on the command line that the configuration has, too.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tipstaff_runtime::config::{self, Listen, Name};
+
+/// Which configuration and which policies.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Configuration file [default: /etc/tipstaff/tipstaff.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of policies, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<PathBuf>,
+    /// A policy file; may be given several times. Without --policies, these are all
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+}
 
 /// A duration such as `10s`.
 pub fn time(text: &str) -> Result<Duration, String> {

@@ -21,7 +21,7 @@ use tipstaff_runtime::{
     watch,
 };
 
-use super::Format;
+use super::{Format, arguments::Selection};
 
 /// Check the configuration and the policies, without loading anything into the kernel
 ///
@@ -34,15 +34,8 @@ use super::Format;
     tipstaff check --policy target/policies/exec-audit.wasm --format json\n\n\
     Exit codes: 0 all is well, 1 a policy does not load, 2 the configuration is wrong.")]
 pub struct Args {
-    /// Configuration file [default: /etc/tipstaff/tipstaff.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory of policies, instead of the configuration's
-    #[arg(long, value_name = "DIR")]
-    policies: Option<PathBuf>,
-    /// A policy file, instead of a directory; may be given several times
-    #[arg(long, value_name = "FILE")]
-    policy: Vec<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
     /// How results are printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -50,7 +43,7 @@ pub struct Args {
 
 /// Prints every problem.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { config, policies, policy, format } = args;
+    let Args { selection: Selection { config, policies, policy }, format } = args;
     let flags = Flags { policies, policy, ..Flags::default() };
     let mut report = Report { format, out: io::stdout().lock(), code: 0 };
     match Config::load(config.as_deref(), &flags) {

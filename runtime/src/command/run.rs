@@ -33,7 +33,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Format, Usage, arguments};
+use super::{
+    Format, Usage,
+    arguments::{self, Selection},
+};
 
 /// How long standard output may take for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -48,15 +51,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
     SIGHUP reads the configuration again where there is no controlling terminal. SIGINT and SIGTERM\n\
     deliver what was seen and end the agent; it then prints what the policies computed.")]
 pub struct Args {
-    /// Configuration file [default: /etc/tipstaff/tipstaff.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory of policies, instead of the configuration's
-    #[arg(long, value_name = "DIR")]
-    policies: Option<PathBuf>,
-    /// A policy file; may be given several times. Without --policies, these are all
-    #[arg(long, value_name = "FILE")]
-    policy: Vec<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
     /// Name of this agent: one of a name runs at a time [default: tipstaff]
     #[arg(long, value_name = "NAME", value_parser = arguments::name)]
     name: Option<Name>,
@@ -74,7 +70,8 @@ pub struct Args {
 /// Runs the agent until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     end_on_panic();
-    let Args { config: file, policies, policy, name, duration, format, metrics } = args;
+    let Args { selection, name, duration, format, metrics } = args;
+    let Selection { config: file, policies, policy } = selection;
     let flags = Flags { name, policies, policy, metrics };
     let load = move || Config::load(file.as_deref(), &flags);
     let config = load().map_err(Usage::of)?;

@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use tipstaff_runtime::{
-    config::parse_time,
     decode::{self, Decoder},
     escape,
     kind::{Kind, Kinds},
@@ -26,7 +25,7 @@ use tipstaff_runtime::{
     source::Rings,
 };
 
-use super::{Format, Usage};
+use super::{Format, Usage, arguments};
 
 /// How long an event waits for others before it is printed.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -63,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     fields: Vec<String>,
     /// End after this time, such as 10s
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = arguments::time)]
     duration: Option<Duration>,
     /// How events are printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -71,10 +70,6 @@ pub struct Args {
     /// List the kinds, or the fields of these kinds, and watch nothing
     #[arg(long)]
     list: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_time(text).ok_or_else(|| "expected a time such as 500ms, 10s or 2m".to_owned())
 }
 
 /// Prints events until the time is over, a signal comes, or nobody reads any more.
