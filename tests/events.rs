@@ -157,7 +157,10 @@ fn what_was_mistyped_is_an_error_of_usage_and_the_lists_need_no_root() {
             &["events", "exec", "--where", "pth = x"],
             "event `exec` has no field `pth`; the nearest is `path`",
         ),
-        (&["events", "exec", "--duration", "soon"], "expected a time above zero such as 500ms, 10s, 5m or 1h"),
+        (
+            &["events", "exec", "--duration", "soon"],
+            "expected a time above zero such as 500ms, 10s, 5m or 1h",
+        ),
         (&["events"], "required"),
     ] {
         let mut events = Tipstaff::spawn(arguments);

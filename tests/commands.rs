@@ -1,6 +1,6 @@
 //! The commands for authors of policies, run as a user runs them.
 
-mod support;
+mod court;
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use support::{HandMade, build, root};
+use court::{HandMade, build, root};
 use tipstaff_runtime::policy::{Compiler, Refusal, Workshop};
 
 const TIPSTAFF: &str = env!("CARGO_BIN_EXE_tipstaff");

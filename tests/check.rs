@@ -1,6 +1,6 @@
 //! `tipstaff check`: every mistake is named with file, line or key, and the rest is still checked.
 
-mod support;
+mod court;
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ impl Place {
     }
 
     fn put_fixture(&self, name: &str) {
-        self.write(name, fs::read(support::build("fixture")).unwrap());
+        self.write(name, fs::read(court::build("fixture")).unwrap());
     }
 
     /// Exit code and what was printed, with the place's path taken out.

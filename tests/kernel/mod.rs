@@ -40,13 +40,13 @@ pub fn all_fields() -> u64 {
 }
 
 /// Probes and what came out of their rings.
-pub struct Session {
+pub struct Recording {
     pub probes: Probes,
     rings: Rings,
     events: Vec<Event>,
 }
 
-impl Session {
+impl Recording {
     pub fn open(sizes: RingSizes) -> Self {
         let probes = Probes::open(sizes).unwrap();
         let rings = Rings::new(&probes).unwrap();
@@ -254,7 +254,7 @@ pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
     static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, program) = PROGRAM.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/ways.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernel/ways.c");
         let program = folder.path().join("ways");
         let mut compiler = Command::new("cc");
         compiler.args(["-O1", "-Wall", "-Werror", "-o"]).args([&program, &source]);

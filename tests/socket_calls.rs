@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernel::{Event, Session, alone, ways};
+use kernel::{Event, Recording, alone, ways};
 use tipstaff_events::{
     Type,
     catalogue::{accept, connect, listen, tcp_close},
@@ -64,20 +64,20 @@ impl Drop for Load {
     }
 }
 
-fn session() -> Session {
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND]);
-    session
+fn recording() -> Recording {
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND]);
+    recording
 }
 
 /// Runs the prelude and a script while it drains the rings. The pid, and the numbers it printed.
-fn python(session: &mut Session, script: &str) -> (u64, Vec<i64>) {
+fn python(recording: &mut Recording, script: &str) -> (u64, Vec<i64>) {
     let script = PRELUDE.to_owned() + script;
     let mut command = Command::new(PYTHON);
     command.args(["-I", "-S", "-c", &script]).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     while child.try_wait().unwrap().is_none() {
-        session.drain();
+        recording.drain();
         std::thread::sleep(Duration::from_millis(1));
     }
     let pid = child.id();
@@ -87,8 +87,8 @@ fn python(session: &mut Session, script: &str) -> (u64, Vec<i64>) {
     (pid.into(), numbers.split_whitespace().map(|number| number.parse().unwrap()).collect())
 }
 
-fn of(session: &mut Session, kind: u16, pid: u64) -> Vec<Event> {
-    session.of(kind).into_iter().filter(|event| event.number("pid") == pid).collect()
+fn of(recording: &mut Recording, kind: u16, pid: u64) -> Vec<Event> {
+    recording.of(kind).into_iter().filter(|event| event.number("pid") == pid).collect()
 }
 
 fn result(event: &Event) -> i64 {
@@ -115,11 +115,11 @@ fn loopback() -> Ipv6Addr {
 #[test]
 fn each_connect_has_its_result_and_outcome_blocking_or_not_while_others_connect() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let load = Load::start();
     for round in 0..20 {
         let (pid, ports) = python(
-            &mut session,
+            &mut recording,
             "
 print(port, closed_port)
 kept = []
@@ -135,7 +135,7 @@ for attempt in range(25):
 ",
         );
         let [port, closed_port] = ports[..] else { panic!("{ports:?}") };
-        let connects = of(&mut session, connect::KIND, pid);
+        let connects = of(&mut recording, connect::KIND, pid);
         for (target, expected, outcome) in [
             (port, 0, "established"),
             (port, -EINPROGRESS, "established"),
@@ -165,7 +165,7 @@ for attempt in range(25):
             assert!(event.number("latency") > 0 && event.number("local_port") > 0);
             assert!(event.is_absent("unix_path"));
         }
-        let accepts = of(&mut session, accept::KIND, pid);
+        let accepts = of(&mut recording, accept::KIND, pid);
         assert_eq!(accepts.len(), 50);
         for event in &accepts {
             assert!(result(event) > 2 && event.number("local_port") == port.cast_unsigned());
@@ -175,7 +175,7 @@ for attempt in range(25):
             };
             assert_eq!(connects.iter().filter(from).count(), 1);
         }
-        let listens = of(&mut session, listen::KIND, pid);
+        let listens = of(&mut recording, listen::KIND, pid);
         let [listen] = &listens[..] else { panic!("{listens:?}") };
         assert_eq!(
             (listen.number("port"), listen.number("backlog"), result(listen)),
@@ -184,16 +184,16 @@ for attempt in range(25):
         assert_eq!(address(listen, "address"), loopback());
     }
     drop(load);
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }
 
 #[test]
 fn an_attempt_that_is_given_up_is_aborted() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     // A full backlog drops further SYNs, so that the attempt stays under way.
     let (pid, _) = python(
-        &mut session,
+        &mut recording,
         "
 full = socket.socket()
 full.bind(('127.0.0.1', 0))
@@ -208,7 +208,7 @@ select.select([], [], [], 0.05)
 for client in kept: client.close()
 ",
     );
-    let connects = of(&mut session, connect::KIND, pid);
+    let connects = of(&mut recording, connect::KIND, pid);
     assert_eq!(connects.len(), 5);
     let outcomes: Vec<_> = connects.iter().map(|event| name(event, "outcome")).collect();
     assert!(outcomes.contains(&"aborted") && outcomes.contains(&"established"), "{outcomes:?}");
@@ -218,11 +218,11 @@ for client in kept: client.close()
 #[test]
 fn closed_connections_count_what_was_sent_both_ways() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let load = Load::start();
     for round in 0..20 {
         let (pid, _) = python(
-            &mut session,
+            &mut recording,
             "
 def receive(end, size):
     while size: size -= len(end.recv(min(size, 65536)))
@@ -246,12 +246,12 @@ for sent, answered, first in ((0, 0, 'client'), (1000, 77, 'client'), (123, 0, '
         );
         // The last acknowledgement may still be under way when the process has ended.
         let end = Instant::now() + Duration::from_secs(5);
-        let mut closes = of(&mut session, tcp_close::KIND, pid);
+        let mut closes = of(&mut recording, tcp_close::KIND, pid);
         while closes.len() < 10 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
-            closes = of(&mut session, tcp_close::KIND, pid);
+            closes = of(&mut recording, tcp_close::KIND, pid);
         }
-        let unowned = of(&mut session, tcp_close::KIND, 0);
+        let unowned = of(&mut recording, tcp_close::KIND, 0);
         assert_eq!((closes.len(), unowned.len()), (10, 0), "round {round}: {unowned:?}");
         for (sent, answered) in [(0, 0), (1000, 77), (123, 0), (300_000, 5), (1, 200_000)] {
             for (direction, sent, received) in
@@ -275,17 +275,17 @@ for sent, answered, first in ((0, 0, 'client'), (1000, 77, 'client'), (123, 0, '
         }
     }
     drop(load);
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }
 
 #[test]
 fn other_families_and_protocols_are_told_apart() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a socket");
     let (pid, _) = python(
-        &mut session,
+        &mut recording,
         &format!(
             "
 def attempt(family, kind, address):
@@ -313,7 +313,7 @@ attempt(socket.AF_INET6, socket.SOCK_STREAM, ('::ffff:127.0.0.1', port))
     );
     let path = path.to_str().unwrap().as_bytes();
     let abstract_path = format!("@tipstaff {pid}").into_bytes();
-    let connects = of(&mut session, connect::KIND, pid);
+    let connects = of(&mut recording, connect::KIND, pid);
     let said: Vec<_> = connects
         .iter()
         .map(|event| {
@@ -345,7 +345,7 @@ attempt(socket.AF_INET6, socket.SOCK_STREAM, ('::ffff:127.0.0.1', port))
         connects[..3].iter().all(|event| event.is_absent("address") && event.is_absent("port"))
     );
 
-    let listens = of(&mut session, listen::KIND, pid);
+    let listens = of(&mut recording, listen::KIND, pid);
     let said: Vec<_> = listens
         .iter()
         .map(|event| (name(event, "family"), event.number("backlog"), event.text("unix_path")))
@@ -354,7 +354,7 @@ attempt(socket.AF_INET6, socket.SOCK_STREAM, ('::ffff:127.0.0.1', port))
         said,
         [("inet", 64, &b""[..]), ("unix", 3, path), ("unix", 4, &abstract_path), ("inet6", 5, b"")]
     );
-    let accepts = of(&mut session, accept::KIND, pid);
+    let accepts = of(&mut recording, accept::KIND, pid);
     let [accepted] = &accepts[..] else { panic!("{accepts:?}") };
     assert_eq!((name(accepted, "family"), accepted.text("unix_path")), ("unix", path));
 }
@@ -362,9 +362,9 @@ attempt(socket.AF_INET6, socket.SOCK_STREAM, ('::ffff:127.0.0.1', port))
 #[test]
 fn failed_calls_say_why_and_what_was_asked_for() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let (pid, ports) = python(
-        &mut session,
+        &mut recording,
         "
 import ctypes
 print(port)
@@ -380,7 +380,7 @@ listening.setblocking(False)
 libc.accept(listening.fileno(), 0, 0)
 ",
     );
-    let connects = of(&mut session, connect::KIND, pid);
+    let connects = of(&mut recording, connect::KIND, pid);
     let said: Vec<_> = connects
         .iter()
         .map(|event| {
@@ -388,10 +388,10 @@ libc.accept(listening.fileno(), 0, 0)
         })
         .collect();
     assert_eq!(said, [(-EBADF, "inet", "-", 80), (-ENOTSOCK, "inet", "-", 80)]);
-    let listens = of(&mut session, listen::KIND, pid);
+    let listens = of(&mut recording, listen::KIND, pid);
     let said: Vec<_> = listens.iter().map(|event| (result(event), name(event, "family"))).collect();
     assert_eq!(said, [(0, "inet"), (-EBADF, "-"), (-ENOTSOCK, "-")]);
-    let accepts = of(&mut session, accept::KIND, pid);
+    let accepts = of(&mut recording, accept::KIND, pid);
     let said: Vec<_> = accepts
         .iter()
         .map(|event| (result(event), name(event, "family"), event.is_absent("port")))
@@ -403,15 +403,15 @@ libc.accept(listening.fileno(), 0, 0)
 #[test]
 fn calls_by_the_32_bit_table_are_decoded_with_it() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let (pid, results) = ways(&["compat", folder.path().to_str().unwrap()]);
     assert_eq!(results[4..6], [0, 0]);
     let pid = pid.into();
     let (listens, connects, accepts) = (
-        of(&mut session, listen::KIND, pid),
-        of(&mut session, connect::KIND, pid),
-        of(&mut session, accept::KIND, pid),
+        of(&mut recording, listen::KIND, pid),
+        of(&mut recording, connect::KIND, pid),
+        of(&mut recording, accept::KIND, pid),
     );
     let ([listen], [connect], [accept]) = (&listens[..], &connects[..], &accepts[..]) else {
         panic!("{listens:?} {connects:?} {accepts:?}")
@@ -430,7 +430,7 @@ fn calls_by_the_32_bit_table_are_decoded_with_it() {
 #[test]
 fn operations_by_io_uring_are_seen() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listening.local_addr().unwrap().port();
@@ -438,7 +438,7 @@ fn operations_by_io_uring_are_seen() {
         let (pid, results) = ways(&["uring", folder.path().to_str().unwrap(), &port.to_string()]);
         assert_eq!(results[5..7], [0, -ECONNREFUSED]);
         listening.accept().unwrap();
-        let connects = of(&mut session, connect::KIND, pid.into());
+        let connects = of(&mut recording, connect::KIND, pid.into());
         let said: Vec<_> = connects
             .iter()
             .map(|event| (name(event, "via"), result(event), name(event, "outcome")))
@@ -455,22 +455,22 @@ fn operations_by_io_uring_are_seen() {
             (connects[0].number("port"), address(&connects[0], "address")),
             (port.into(), loopback())
         );
-        let accepts = of(&mut session, accept::KIND, pid.into());
+        let accepts = of(&mut recording, accept::KIND, pid.into());
         let [accept] = &accepts[..] else { panic!("{accepts:?}") };
         assert_eq!((name(accept, "via"), result(accept)), ("io_uring", results[7]));
         assert_eq!(accept.number("port"), connects[2].number("local_port"));
     }
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }
 
 #[test]
 fn one_request_that_accepts_many_gives_as_many_events() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     for _ in 0..20 {
         let (pid, results) = ways(&["accept-many", "20"]);
-        let accepts = of(&mut session, accept::KIND, pid.into());
-        let connects = of(&mut session, connect::KIND, pid.into());
+        let accepts = of(&mut recording, accept::KIND, pid.into());
+        let connects = of(&mut recording, connect::KIND, pid.into());
         let said: Vec<_> = accepts
             .iter()
             .map(|event| (name(event, "via"), result(event), event.number("port")))
@@ -483,5 +483,5 @@ fn one_request_that_accepts_many_gives_as_many_events() {
         // The request's own signals interrupt connect, which then is started again.
         assert_eq!((said, connects.len()), (expected, 20));
     }
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }

@@ -1,11 +1,11 @@
 //! Policies built from source, given rows made by hand: what they compute, and what becomes of
 //! those that misbehave.
 
-mod support;
+mod court;
 
 use std::time::{Duration, Instant};
 
-use support::{Court, batch, eventually};
+use court::{Court, batch, eventually};
 use tipstaff_runtime::{
     outcome::Severity,
     policy::{Life, Limits, Refusal},

@@ -1,10 +1,10 @@
 //! Files and guests that break the rules: each gives one clear error, and nothing else stops.
 
-mod support;
+mod court;
 
 use std::{path::Path, time::Duration};
 
-use support::{Court, HandMade, batch, build, eventually};
+use court::{Court, HandMade, batch, build, eventually};
 use tipstaff_runtime::policy::{Limits, Reason, Refusal};
 
 /// Why these bytes do not load.

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use kernel::{Event, Session, all_fields, alone};
+use kernel::{Event, Recording, all_fields, alone};
 use rustix::fs::MemfdFlags;
 use tipstaff_events::{
     catalogue::{FILE_STATE, SIGNAL_ORIGIN, exec, exit, fork, oom, signal, thread_exit},
@@ -58,8 +58,8 @@ fn only(events: &[Event], pid: u32) -> &Event {
 #[test]
 fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[exec::KIND, exit::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[exec::KIND, exit::KIND]);
     let load = Load::start();
     let mut codes = BTreeMap::new();
     for round in 0..100 {
@@ -69,10 +69,10 @@ fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
         codes.insert(run(&mut command), code);
         codes.insert(run(&mut Command::new("/bin/true")), 0);
         codes.insert(run(&mut Command::new("/bin/false")), 1);
-        session.drain();
+        recording.drain();
     }
     drop(load);
-    let (execs, exits) = (session.of(exec::KIND), session.of(exit::KIND));
+    let (execs, exits) = (recording.of(exec::KIND), recording.of(exit::KIND));
     assert_eq!(codes.len(), 300);
     for (&pid, &code) in &codes {
         let (exec, exit) = (only(&execs, pid), only(&exits, pid));
@@ -82,21 +82,21 @@ fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
         assert!(exit.number("run_time") > 0 && exit.number("time") > exec.number("time"));
         assert_eq!(exit.number("ns_pid"), u64::from(pid));
     }
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }
 
 #[test]
 fn arguments_arrive_as_the_new_program_sees_them_or_flagged_as_cut() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[exec::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[exec::KIND]);
     let odd: [&[u8]; 4] = [b"two words", b"", b"a\nb\t\x1b[31m", b"\xff\xfe"];
     let mut command = Command::new("/bin/true");
     let odd_pid = run(command.args(odd.map(OsStr::from_bytes)));
     let long_pid = run(Command::new("/bin/true").arg("x".repeat(100_000)));
     let exact_pid =
         run(Command::new("/bin/true").arg("y".repeat(MAX_ARGS - "/bin/true\0".len() - 1)));
-    let execs = session.of(exec::KIND);
+    let execs = recording.of(exec::KIND);
     let odd = only(&execs, odd_pid);
     assert_eq!(odd.text("args"), b"/bin/true\0two words\0\0a\nb\t\x1b[31m\0\xff\xfe\0");
     assert_eq!((odd.number("args_size"), odd.is_cut("args")), (34, false));
@@ -111,8 +111,8 @@ fn arguments_arrive_as_the_new_program_sees_them_or_flagged_as_cut() {
 #[test]
 fn scripts_memfds_and_deleted_files_are_told_apart() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[exec::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[exec::KIND]);
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
 
@@ -135,7 +135,7 @@ fn scripts_memfds_and_deleted_files_are_told_apart() {
     gone.args(["-c", "exec 9<gone; rm gone; exec /proc/self/fd/9"]).current_dir(&root);
     let gone_pid = run(&mut gone);
 
-    let execs = session.of(exec::KIND);
+    let execs = recording.of(exec::KIND);
     let state = |event: &Event| FILE_STATE[usize::try_from(event.number("file_state")).unwrap()];
     let sh = fs::canonicalize("/bin/sh").unwrap();
     let script = only(&execs, script_pid);
@@ -164,14 +164,14 @@ fn scripts_memfds_and_deleted_files_are_told_apart() {
 #[test]
 fn a_process_of_many_threads_ends_once_and_each_thread_once() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[exit::KIND, thread_exit::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[exit::KIND, thread_exit::KIND]);
     let script = "import os, threading\n\
                   for _ in range(7): threading.Thread(target=lambda: None).start()\n\
                   os._exit(5)";
     let pids: Vec<u32> =
         (0..20).map(|_| run(Command::new("/usr/bin/python3").args(["-S", "-c", script]))).collect();
-    let (exits, threads) = (session.of(exit::KIND), session.of(thread_exit::KIND));
+    let (exits, threads) = (recording.of(exit::KIND), recording.of(thread_exit::KIND));
     for pid in pids {
         let exit = only(&exits, pid);
         assert_eq!((exit.number("code"), exit.number("signal")), (5, 0));
@@ -182,8 +182,8 @@ fn a_process_of_many_threads_ends_once_and_each_thread_once() {
 #[test]
 fn forks_and_signals_name_both_sides() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[fork::KIND, signal::KIND, exit::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[fork::KIND, signal::KIND, exit::KIND]);
     let output = Command::new("/bin/sh")
         .args(["-c", "sleep 60 & echo $! $$; kill -TERM $!; wait $!"])
         .output()
@@ -195,18 +195,18 @@ fn forks_and_signals_name_both_sides() {
         .collect();
     let &[sleep, shell] = &numbers[..] else { panic!("{numbers:?}") };
 
-    let forks = session.of(fork::KIND);
+    let forks = recording.of(fork::KIND);
     let fork: Vec<&Event> =
         forks.iter().filter(|event| event.number("child_pid") == sleep).collect();
     assert_eq!(fork.len(), 1);
     assert_eq!((fork[0].number("pid"), fork[0].number("child_ns_pid")), (shell, sleep));
-    let signals = session.of(signal::KIND);
+    let signals = recording.of(signal::KIND);
     let term: Vec<&Event> =
         signals.iter().filter(|event| event.number("target_pid") == sleep).collect();
     assert_eq!(term.len(), 1);
     assert_eq!((term[0].number("pid"), term[0].number("number")), (shell, 15));
     assert_eq!(SIGNAL_ORIGIN[usize::try_from(term[0].number("origin")).unwrap()], "user");
-    let exits = session.of(exit::KIND);
+    let exits = recording.of(exit::KIND);
     let exit = only(&exits, u32::try_from(sleep).unwrap());
     assert_eq!((exit.number("code"), exit.number("signal")), (0, 15));
     assert_eq!(exit.number("start"), fork[0].number("child_start"));
@@ -219,14 +219,14 @@ fn a_victim_of_the_out_of_memory_killer_is_named_with_its_memory() {
         eprintln!("skipped: no memory cgroup can be made here");
         return;
     };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[oom::KIND]);
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[oom::KIND]);
     let script = format!(
         "echo $$ > {}; exec /usr/bin/python3 -S -c 'x = b\"x\" * (64 << 20)'",
         limit.processes().display()
     );
     let pid = run(Command::new("/bin/sh").args(["-c", &script]));
-    let ooms = session.of(oom::KIND);
+    let ooms = recording.of(oom::KIND);
     let oom = only(&ooms, pid);
     assert!(
         oom.number("anon_rss") > 8 << 20 && oom.number("anon_rss") < 48 << 20,
@@ -240,11 +240,11 @@ fn a_victim_of_the_out_of_memory_killer_is_named_with_its_memory() {
 #[test]
 fn a_tracepoint_is_a_kind_with_the_values_of_its_record() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    let kind = session.probes.tracepoint("sched:sched_process_exec", "execs").unwrap();
-    session.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+    let mut recording = Recording::open(RingSizes::default());
+    let kind = recording.probes.tracepoint("sched:sched_process_exec", "execs").unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
     let pids: BTreeSet<u32> = (0..20).map(|_| run(&mut Command::new("/bin/true"))).collect();
-    let events = session.of(kind.id);
+    let events = recording.of(kind.id);
     for pid in pids {
         let event = only(&events, pid);
         assert_eq!(event.data(&kind, "filename"), b"/bin/true\0");
@@ -257,7 +257,7 @@ fn a_tracepoint_is_a_kind_with_the_values_of_its_record() {
         ("../sched:x", "expected CATEGORY:NAME"),
         ("sched:no_such", "this kernel has no such tracepoint"),
     ] {
-        let error = session.probes.tracepoint(spec, "x").unwrap_err().to_string();
+        let error = recording.probes.tracepoint(spec, "x").unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -268,19 +268,19 @@ const CALLS: u64 = 200_000;
 #[test]
 fn delivered_and_lost_are_what_was_produced_when_a_ring_overflows() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes { bulk: 64 << 10, ..RingSizes::default() });
+    let mut recording = Recording::open(RingSizes { bulk: 64 << 10, ..RingSizes::default() });
     // A call that nobody else makes.
     let kind =
-        session.probes.tracepoint("syscalls:sys_enter_sched_rr_get_interval", "calls").unwrap();
-    session.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+        recording.probes.tracepoint("syscalls:sys_enter_sched_rr_get_interval", "calls").unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
     let script = format!("import os\nfor _ in range({CALLS}): os.sched_rr_get_interval(0)");
     let mut child = Command::new("/usr/bin/python3").args(["-S", "-c", &script]).spawn().unwrap();
     while child.try_wait().unwrap().is_none() {
-        session.drain();
+        recording.drain();
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let delivered = session.of(kind.id).len() as u64;
-    let lost = session.lost();
+    let delivered = recording.of(kind.id).len() as u64;
+    let lost = recording.lost();
     assert!(matches!(lost[..], [(id, Cause::RingFull, _)] if id == kind.id), "{lost:?}");
     assert_eq!(delivered + lost[0].2, CALLS);
     assert!(delivered > 0);
@@ -290,22 +290,22 @@ fn delivered_and_lost_are_what_was_produced_when_a_ring_overflows() {
 fn another_word_reloads_nothing_and_what_nobody_wants_is_gone() {
     let Some(_guard) = alone() else { return };
     let before = kernel::bpf_descriptors();
-    let mut session = Session::open(RingSizes::default());
+    let mut recording = Recording::open(RingSizes::default());
     let idle = kernel::bpf_descriptors();
-    session.probes.apply(&BTreeMap::from([(exec::KIND, ON_BIT)])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(exec::KIND, ON_BIT)])).unwrap();
     let programs = kernel::program_ids();
     assert_eq!(programs.len(), 1);
-    let report = session.probes.apply(&BTreeMap::from([(exec::KIND, all_fields())])).unwrap();
+    let report = recording.probes.apply(&BTreeMap::from([(exec::KIND, all_fields())])).unwrap();
     assert_eq!(report[&exec::KIND].hooks, ["raw_tracepoint:sched_process_exec"]);
     assert_eq!(kernel::program_ids(), programs);
-    session.want(&[exec::KIND, signal::KIND, exit::KIND]);
+    recording.want(&[exec::KIND, signal::KIND, exit::KIND]);
     let all = kernel::program_ids();
     assert!(all.is_superset(&programs) && all.len() == 3, "{all:?}");
-    session.want(&[]);
+    recording.want(&[]);
     assert_eq!(kernel::program_ids(), BTreeSet::new());
     assert_eq!(kernel::bpf_descriptors(), idle);
     let maps = kernel::map_ids();
-    drop(session);
+    drop(recording);
     assert_eq!(kernel::bpf_descriptors(), before);
     kernel::assert_gone(&all, &maps);
 }
@@ -348,17 +348,17 @@ fn where_probes_cannot_work_the_refusal_says_why() {
 #[test]
 fn hidden_processes_and_unwanted_kinds_give_no_events() {
     let Some(_guard) = alone() else { return };
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[exec::KIND, exit::KIND]);
-    let hidden = session.probes.hidden();
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[exec::KIND, exit::KIND]);
+    let hidden = recording.probes.hidden();
     let mut child =
         Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     hidden.hide(child.id()).unwrap();
     child.wait().unwrap();
     hidden.show(child.id());
-    session.want(&[exit::KIND]);
+    recording.want(&[exit::KIND]);
     let pid = run(&mut Command::new("/bin/true"));
-    let (execs, exits) = (session.of(exec::KIND), session.of(exit::KIND));
+    let (execs, exits) = (recording.of(exec::KIND), recording.of(exit::KIND));
     assert!(exits.iter().all(|event| event.number("pid") != u64::from(child.id())));
     assert!(execs.iter().all(|event| event.number("pid") != u64::from(pid)));
     only(&exits, pid);

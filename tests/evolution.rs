@@ -1,10 +1,10 @@
 //! A policy that was built before the agent's events changed runs unchanged.
 
-mod support;
+mod court;
 
 use std::{sync::Arc, time::Duration};
 
-use support::{Court, build};
+use court::{Court, build};
 use tipstaff_runtime::{
     kind::{Field, From, Kind, Kinds, Repr},
     outcome::AgentMetrics,

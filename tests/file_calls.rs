@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use kernel::{Event, Session, alone, ways};
+use kernel::{Event, Recording, alone, ways};
 use tipstaff_events::{
     catalogue::{FILE_STATE, VIA, open, rename, unlink},
     wire::MAX_TEXT,
@@ -43,10 +43,10 @@ impl Drop for Load {
     }
 }
 
-fn session() -> Session {
-    let mut session = Session::open(RingSizes::default());
-    session.want(&[open::KIND, unlink::KIND, rename::KIND]);
-    session
+fn recording() -> Recording {
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[open::KIND, unlink::KIND, rename::KIND]);
+    recording
 }
 
 /// Runs a Python script in a folder, to its end, and returns its pid.
@@ -75,8 +75,8 @@ fn bytes(path: &Path) -> &[u8] {
 }
 
 /// Events of a process whose path ends like this.
-fn of(session: &mut Session, kind: u16, pid: u32) -> Vec<Event> {
-    session.of(kind).into_iter().filter(|event| event.number("pid") == u64::from(pid)).collect()
+fn of(recording: &mut Recording, kind: u16, pid: u32) -> Vec<Event> {
+    recording.of(kind).into_iter().filter(|event| event.number("pid") == u64::from(pid)).collect()
 }
 
 /// The events whose given path is this, in order.
@@ -129,7 +129,7 @@ os.wait()
 print(os.getpid(), pid)
 ";
     for round in 0..20 {
-        let mut session = session();
+        let mut recording = recording();
         let load = Load::start(others.path());
         let summary = folder.path().join("summary");
         let mut strace = Command::new("strace");
@@ -141,7 +141,7 @@ print(os.getpid(), pid)
             .stdout(Stdio::piped());
         let mut strace = strace.spawn().unwrap();
         while strace.try_wait().unwrap().is_none() {
-            session.drain();
+            recording.drain();
             std::thread::sleep(Duration::from_millis(1));
         }
         let output = strace.wait_with_output().unwrap();
@@ -162,7 +162,7 @@ print(os.getpid(), pid)
                 .iter()
                 .filter_map(|&name| counts.get(name))
                 .fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
-            let seen: Vec<Event> = session
+            let seen: Vec<Event> = recording
                 .of(kind)
                 .into_iter()
                 .filter(|event| pids.contains(&event.number("pid")))
@@ -170,14 +170,14 @@ print(os.getpid(), pid)
             let failed = seen.iter().filter(|event| result(event) < 0).count();
             assert_eq!((seen.len() as u64, failed as u64), expected, "kind {kind}, round {round}");
         }
-        assert_eq!(session.lost(), []);
+        assert_eq!(recording.lost(), []);
     }
 }
 
 #[test]
 fn paths_are_absolute_whatever_was_given() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::create_dir(root.join("real")).unwrap();
@@ -200,7 +200,7 @@ os.unlink(b'a\\nb\\x1b[31m\\xff')
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let new = root.join("real/new");
     for (path_given, path) in [
         (&b"link/new"[..], &new),
@@ -220,7 +220,7 @@ os.unlink(b'a\\nb\\x1b[31m\\xff')
     let [read] = given(&opens, b"new")[..] else { panic!() };
     assert!(read.is_absent("mode"));
 
-    let renames = of(&mut session, rename::KIND, pid);
+    let renames = of(&mut recording, rename::KIND, pid);
     let [only] = &renames[..] else { panic!("{renames:?}") };
     assert_eq!(only.text("path"), bytes(&root.join("link/new")));
     assert_eq!(only.text("new_path"), bytes(&root.join("real/newer")));
@@ -229,7 +229,7 @@ os.unlink(b'a\\nb\\x1b[31m\\xff')
         (&b"link/new"[..], &b"newer"[..])
     );
 
-    let unlinks = of(&mut session, unlink::KIND, pid);
+    let unlinks = of(&mut recording, unlink::KIND, pid);
     let seen: Vec<_> = unlinks
         .iter()
         .map(|event| (event.text("path"), event.number("directory"), result(event)))
@@ -247,7 +247,7 @@ os.unlink(b'a\\nb\\x1b[31m\\xff')
 #[test]
 fn failed_opens_say_what_was_asked_for() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let pid = python(
@@ -259,7 +259,7 @@ for path in ('missing', '/missing/too', 'n' * 256, 'd/' * 3000):
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let long_name = "n".repeat(256);
     for (path_given, path, error) in [
         ("missing", root.join("missing"), ENOENT),
@@ -281,7 +281,7 @@ for path in ('missing', '/missing/too', 'n' * 256, 'd/' * 3000):
 #[test]
 fn deep_paths_arrive_whole_or_flagged_as_cut() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let pid = python(
@@ -301,7 +301,7 @@ os.close(os.open('far', os.O_CREAT))
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let path = |levels: std::ops::RangeInclusive<u32>| {
         levels.map(|level| format!("{level:03}")).collect::<Vec<_>>().join("/")
     };
@@ -323,7 +323,7 @@ os.close(os.open('far', os.O_CREAT))
 #[test]
 fn a_file_that_is_opened_by_its_handle_has_its_path() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("file"), "").unwrap();
@@ -341,7 +341,7 @@ if libc.open_by_handle_at(999, handle, os.O_RDONLY) >= 0: os._exit(4)
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let handles: Vec<_> = opens.iter().filter(|event| event.is_absent("path_given")).collect();
     let [opened, failed] = handles[..] else { panic!("{handles:?}") };
     assert_eq!((opened.text("path"), state(opened)), (bytes(&root.join("file")), "present"));
@@ -351,7 +351,7 @@ if libc.open_by_handle_at(999, handle, os.O_RDONLY) >= 0: os._exit(4)
 #[test]
 fn a_file_without_a_name_is_said_to_be_one() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let pid = python(
@@ -366,7 +366,7 @@ os.close(os.open('/proc/self/ns/pid', os.O_RDONLY))
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let nameless: Vec<_> = opens
         .iter()
         .filter(|event| {
@@ -390,7 +390,7 @@ os.close(os.open('/proc/self/ns/pid', os.O_RDONLY))
 #[test]
 fn in_a_chroot_paths_begin_at_its_root_and_what_lies_outside_is_unreachable() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::create_dir_all(root.join("jail/inner")).unwrap();
@@ -408,10 +408,10 @@ os.close(os.open('outside', os.O_RDONLY, dir_fd=outside))
 ",
         &root,
     );
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let [file] = given(&opens, b"file")[..] else { panic!() };
     assert_eq!((file.text("path"), state(file)), (&b"/inner/file"[..], "present"));
-    let renames = of(&mut session, rename::KIND, pid);
+    let renames = of(&mut recording, rename::KIND, pid);
     assert_eq!(
         (renames[0].text("path"), renames[0].text("new_path")),
         (&b"/inner/file"[..], &b"/moved"[..])
@@ -427,12 +427,12 @@ os.close(os.open('outside', os.O_RDONLY, dir_fd=outside))
 #[test]
 fn calls_by_the_32_bit_table_are_decoded_with_it() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let (pid, results) = ways(&["compat", root.to_str().unwrap()]);
     assert_eq!(results[..4], [-ENOENT, 0, 0, 0]);
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     let ones = given(&opens, b"one");
     assert_eq!(ones.len(), 1000);
     for event in ones {
@@ -441,13 +441,13 @@ fn calls_by_the_32_bit_table_are_decoded_with_it() {
     }
     let [two] = given(&opens, b"two")[..] else { panic!() };
     assert_eq!((result(two), two.text("path")), (-ENOENT, bytes(&root.join("two"))));
-    let renames = of(&mut session, rename::KIND, pid);
+    let renames = of(&mut recording, rename::KIND, pid);
     let [only] = &renames[..] else { panic!("{renames:?}") };
     assert_eq!(
         (only.text("path"), only.text("new_path")),
         (bytes(&root.join("one")), bytes(&root.join("two")))
     );
-    let unlinks = of(&mut session, unlink::KIND, pid);
+    let unlinks = of(&mut recording, unlink::KIND, pid);
     let seen: Vec<_> = unlinks
         .iter()
         .map(|event| (event.text("path_given"), event.number("directory"), via(event)))
@@ -458,13 +458,13 @@ fn calls_by_the_32_bit_table_are_decoded_with_it() {
 #[test]
 fn operations_by_io_uring_are_seen() {
     let Some(_guard) = alone() else { return };
-    let mut session = session();
+    let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     for _ in 0..20 {
         let (pid, results) = ways(&["uring", root.to_str().unwrap(), "1"]);
         assert_eq!(results[1..5], [-ENOENT, 0, 0, -ENOENT]);
-        let opens: Vec<Event> = of(&mut session, open::KIND, pid)
+        let opens: Vec<Event> = of(&mut recording, open::KIND, pid)
             .into_iter()
             .filter(|event| via(event) == "io_uring")
             .collect();
@@ -479,11 +479,11 @@ fn operations_by_io_uring_are_seen() {
             (bytes(&root.join("missing")), -ENOENT)
         );
         assert!(missing.is_absent("mode") && missing.is_absent("file_state"));
-        let renames = of(&mut session, rename::KIND, pid);
+        let renames = of(&mut recording, rename::KIND, pid);
         let [only] = &renames[..] else { panic!("{renames:?}") };
         assert_eq!(only.text("path"), bytes(&root.join("one")));
         assert_eq!((only.text("new_path"), via(only)), (bytes(&root.join("two")), "io_uring"));
-        let unlinks = of(&mut session, unlink::KIND, pid);
+        let unlinks = of(&mut recording, unlink::KIND, pid);
         let seen: Vec<_> = unlinks
             .iter()
             .map(|event| (event.text("path_given"), result(event), via(event)))
@@ -491,7 +491,7 @@ fn operations_by_io_uring_are_seen() {
         assert_eq!(seen, [(&b"two"[..], 0, "io_uring"), (b"two", -ENOENT, "io_uring")]);
     }
     let (pid, _) = ways(&["uring-many", root.to_str().unwrap(), "1000"]);
-    let opens = of(&mut session, open::KIND, pid);
+    let opens = of(&mut recording, open::KIND, pid);
     assert_eq!(given(&opens, b"many").len(), 1000);
-    assert_eq!(session.lost(), []);
+    assert_eq!(recording.lost(), []);
 }
