@@ -63,7 +63,7 @@ fn a_field_in_the_middle_of_exec_changes_no_byte_of_a_policys_rows() {
     };
     let (today, tomorrow) = (rows(&Kinds::built_in()), rows(&tomorrow()));
     let bytes = |batches: &[Arc<tipstaff_runtime::queue::Batch>]| -> Vec<u8> {
-        batches.iter().flat_map(|batch| batch.bytes.clone()).collect()
+        batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect()
     };
     assert_eq!(today.iter().map(|batch| batch.events[0]).sum::<u64>(), 2);
     assert_eq!(bytes(&today), bytes(&tomorrow));

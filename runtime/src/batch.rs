@@ -12,6 +12,7 @@ use crate::{
     plan::Plan,
     project::{FLAG_GAP, FLAG_LATE, ROW_ABSENT, ROW_FLAGS, ROW_HEADER, ROW_INDEX, ROW_WORDS},
     queue::{Batch, Cause, Gap},
+    spare::{Rows, Spare},
 };
 
 /// A batch is full with this many bytes: above it nothing is gained.
@@ -20,8 +21,6 @@ pub const FULL_BYTES: usize = 64 * 1024;
 pub const FULL_EVENTS: usize = 1024;
 /// Room that a batch starts with: the last row may go beyond [`FULL_BYTES`].
 const ROOM: usize = FULL_BYTES + 16 * 1024;
-/// Rows that a batch has room for at first: events, and some gaps.
-const ROOM_ROWS: usize = FULL_EVENTS + 16;
 /// Size of a gap's row.
 const GAP_ROW: usize = 40;
 
@@ -52,26 +51,26 @@ pub fn gap_rows(gaps: &[Gap]) -> Vec<u8> {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     time: u64,
-    start: u32,
-    length: u32,
+    start: usize,
+    end: usize,
 }
 
-impl Place {
-    fn range(self) -> std::ops::Range<usize> {
-        // Batches are far below 4 GiB.
-        self.start as usize..self.start as usize + self.length as usize
-    }
+/// Where the rows are, in the order in which they came.
+fn places(bytes: &[u8]) -> Vec<Place> {
+    let place = |row: Row<'_>| {
+        let end = row.start + row.bytes.len();
+        Place { time: row.time(), start: row.start, end }
+    };
+    rows(bytes).map(place).collect()
 }
 
 /// A batch that rows still come to.
 #[derive(Debug)]
 pub struct Open {
     rows: Vec<u8>,
-    /// Where each row is, in the order in which they came.
-    index: Vec<Place>,
+    spare: Spare,
     events: Vec<u64>,
     total: usize,
-    first_ns: u64,
     last_ns: u64,
     in_order: bool,
     /// When the first row came, on the reader's clock.
@@ -79,15 +78,14 @@ pub struct Open {
 }
 
 impl Open {
-    /// An empty one, which takes memory only when its first row comes.
+    /// An empty one, which takes a buffer only when its first row comes.
     #[must_use]
-    pub fn new(subscriptions: usize) -> Self {
+    pub fn new(subscriptions: usize, spare: &Spare) -> Self {
         Self {
             rows: Vec::new(),
-            index: Vec::new(),
+            spare: spare.clone(),
             events: vec![0; subscriptions],
             total: 0,
-            first_ns: u64::MAX,
             last_ns: 0,
             in_order: true,
             began: 0,
@@ -98,11 +96,17 @@ impl Open {
     #[inline]
     pub fn rows(&mut self, now: u64) -> &mut Vec<u8> {
         if self.rows.is_empty() {
-            self.began = now;
-            self.rows.reserve(ROOM);
-            self.index.reserve(ROOM_ROWS);
+            self.begin(now);
         }
         &mut self.rows
+    }
+
+    #[cold]
+    fn begin(&mut self, now: u64) {
+        self.began = now;
+        if self.rows.capacity() == 0 {
+            self.rows = self.spare.take(ROOM);
+        }
     }
 
     /// Notes that a row of the subscription was appended.
@@ -126,13 +130,8 @@ impl Open {
 
     #[inline]
     fn note_time(&mut self, time: u64) {
-        let start = self.index.last().map_or(0, |last| last.start + last.length);
-        // Batches are far below 4 GiB.
-        let length = u32::try_from(self.rows.len()).map_or(0, |end| end - start);
-        self.index.push(Place { time, start, length });
         self.in_order &= time >= self.last_ns;
         self.last_ns = self.last_ns.max(time);
-        self.first_ns = self.first_ns.min(time);
     }
 
     /// Whether it should be closed because of its size.
@@ -165,48 +164,56 @@ impl Open {
         if self.is_empty() {
             return;
         }
-        // One row cannot be split, however large it is.
-        if self.rows.len() > 2 * FULL_BYTES && self.index.len() > 1 {
-            self.split(plan, each);
-            return;
+        if self.rows.len() > 2 * FULL_BYTES {
+            let mut places = places(&self.rows);
+            // One row cannot be split, however large it is.
+            if places.len() > 1 {
+                places.sort_by_key(|place| place.time);
+                self.split(&places, plan, each);
+                return;
+            }
         }
         if !self.in_order {
             self.sort(plan);
         }
-        let bytes = if self.rows.len() < ROOM / 2 {
+        let first_ns = rows(&self.rows).next().map_or(0, |row| row.time());
+        let Self { rows, spare, events, last_ns, .. } = self;
+        let bytes = if rows.len() < ROOM / 2 {
             // It may wait in a queue that counts bytes, not room.
-            self.rows.as_slice().to_vec()
+            let exact = Rows::from(rows.as_slice().to_vec());
+            spare.give(rows);
+            exact
         } else {
-            self.rows
+            Rows::in_spare(rows, spare)
         };
-        let Self { events, first_ns, last_ns, .. } = self;
         each(Arc::new(Batch { bytes, events, first_ns, last_ns }));
     }
 
     /// Puts the rows in time order. Few of them are out of it, and not far, so only the stretches
     /// in which they are get written again.
     fn sort(&mut self, plan: &Plan) {
-        let mut sorted = self.index.clone();
+        let index = places(&self.rows);
+        let mut sorted = index.clone();
         sorted.sort_by_key(|place| place.time);
         let mut stretch = 0;
         let mut farthest = 0;
         let mut copy = Vec::new();
         for (at, place) in sorted.iter().enumerate() {
             farthest = farthest.max(place.start);
-            if farthest != self.index[at].start {
+            if farthest != index[at].start {
                 continue;
             }
             // Up to here the same rows stand on both sides.
             if stretch < at {
-                let start = self.index[stretch].range().start;
+                let start = index[stretch].start;
                 copy.clear();
-                copy.extend_from_slice(&self.rows[start..self.index[at].range().end]);
+                copy.extend_from_slice(&self.rows[start..index[at].end]);
                 let mut to = start;
                 for place in &sorted[stretch..=at] {
-                    let from = place.range().start - start..place.range().end - start;
+                    let from = place.start - start..place.end - start;
                     let row = &mut self.rows[to..to + from.len()];
                     row.copy_from_slice(&copy[from]);
-                    shift_texts(plan, row, place.range().start, to);
+                    shift_texts(plan, row, place.start, to);
                     to += row.len();
                 }
             }
@@ -214,18 +221,19 @@ impl Open {
         }
     }
 
-    /// Puts the rows, in time order, into batches of a size that suits a call.
-    fn split(mut self, plan: &Plan, each: &mut impl FnMut(Arc<Batch>)) {
-        self.index.sort_by_key(|place| place.time);
-        let mut next = Self::new(self.events.len());
-        for place in self.index {
-            if next.rows.len() + place.range().len() > FULL_BYTES && !next.rows.is_empty() {
-                std::mem::replace(&mut next, Self::new(self.events.len())).close(plan, each);
+    /// Puts the rows, in this order, into batches of a size that suits a call.
+    fn split(self, places: &[Place], plan: &Plan, each: &mut impl FnMut(Arc<Batch>)) {
+        let empty = || Self::new(self.events.len(), &self.spare);
+        let mut next = empty();
+        for place in places {
+            let row = &self.rows[place.start..place.end];
+            if next.rows.len() + row.len() > FULL_BYTES && !next.rows.is_empty() {
+                std::mem::replace(&mut next, empty()).close(plan, each);
             }
             let start = next.rows.len();
-            next.rows.extend_from_slice(&self.rows[place.range()]);
+            next.rows.extend_from_slice(row);
             let row = &mut next.rows[start..];
-            shift_texts(plan, row, place.range().start, start);
+            shift_texts(plan, row, place.start, start);
             let (flags, subscription) = (row[ROW_FLAGS], row[ROW_INDEX]);
             if flags & FLAG_GAP == 0 {
                 next.note(subscription, place.time);

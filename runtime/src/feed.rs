@@ -15,6 +15,7 @@ use crate::{
     plan::{Bound, Plan},
     queue::{Gap, Queue},
     record::Malformed,
+    spare::Spare,
 };
 
 /// Number of a member, unique in the life of a reader.
@@ -38,6 +39,9 @@ pub struct Feed {
     pub latency_ns: u64,
     members: Arc<[Member]>,
     open: Open,
+    /// Events up to this time are not for `open`: what most events are compared with.
+    floor: u64,
+    spare: Spare,
     /// Older batches, each with the time of its last event and who gets it.
     sealed: VecDeque<(u64, Arc<[Member]>, Open)>,
     /// Events up to this time belong to `sealed`, or to batches that are closed already.
@@ -55,9 +59,18 @@ impl Feed {
     /// A feed for one member, for events after the cut. With `replaces`, another feed gets those
     /// before.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, latency_ns: u64, member: Member, cut: u64, replaces: bool) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        latency_ns: u64,
+        member: Member,
+        cut: u64,
+        replaces: bool,
+        spare: &Spare,
+    ) -> Self {
         Self {
-            open: Open::new(plan.subscriptions.len()),
+            open: Open::new(plan.subscriptions.len(), spare),
+            floor: cut,
+            spare: spare.clone(),
             plan,
             latency_ns,
             members: [member].into(),
@@ -74,25 +87,19 @@ impl Feed {
     #[inline]
     pub fn append(
         &mut self,
-        subscription: usize,
+        bound: &Bound,
         record: &[u8],
         time: u64,
         lookup: &mut Lookup<'_>,
         now: u64,
     ) -> Result<(), Malformed> {
-        let Some(Some(bound)) = self.plan.subscriptions.get(subscription) else { return Ok(()) };
-        if time <= self.after || self.members.is_empty() && time > self.sealed_until {
-            return Ok(());
+        if time <= self.floor {
+            return self.append_older(bound, record, time, lookup, now);
         }
         if let Some(filter) = &bound.filter
             && !filter.holds(record, lookup)?
         {
             return Ok(());
-        }
-        if time <= self.sealed_until {
-            let plan = Arc::clone(&self.plan);
-            let Some(Some(bound)) = plan.subscriptions.get(subscription) else { return Ok(()) };
-            return self.append_older(bound, record, time, lookup, now);
         }
         bound.projection.append(record, lookup, self.open.rows(now))?;
         self.open.note(bound.index, time);
@@ -111,6 +118,15 @@ impl Feed {
         lookup: &mut Lookup<'_>,
         now: u64,
     ) -> Result<(), Malformed> {
+        // Before its time, or after it.
+        if time <= self.after || time > self.sealed_until {
+            return Ok(());
+        }
+        if let Some(filter) = &bound.filter
+            && !filter.holds(record, lookup)?
+        {
+            return Ok(());
+        }
         let place = self.sealed.iter_mut().find(|(until, ..)| time <= *until);
         let is_late = place.is_none();
         let open = place.map_or(&mut self.open, |(_, _, open)| open);
@@ -124,6 +140,11 @@ impl Feed {
         Ok(())
     }
 
+    fn set_floor(&mut self) {
+        let is_empty = self.members.is_empty();
+        self.floor = if is_empty { u64::MAX } else { self.after.max(self.sealed_until) };
+    }
+
     /// Adds a gap.
     pub fn push_gap(&mut self, gap: &Gap, now: u64) {
         self.open.push_gap(gap, now);
@@ -132,9 +153,11 @@ impl Feed {
     /// Events up to `until` go to no later batch than the open one, which gets no newer ones.
     fn seal(&mut self, until: u64) {
         let until = until.max(self.sealed_until);
-        let open = std::mem::replace(&mut self.open, Open::new(self.plan.subscriptions.len()));
+        let next = Open::new(self.plan.subscriptions.len(), &self.spare);
+        let open = std::mem::replace(&mut self.open, next);
         self.sealed.push_back((until, Arc::clone(&self.members), open));
         self.sealed_until = until;
+        self.set_floor();
     }
 
     /// Seals the open batch if it has waited long enough.
@@ -173,6 +196,7 @@ impl Feed {
             self.replaces = false;
             self.sealed_until = self.sealed_until.max(self.after);
             self.after = 0;
+            self.set_floor();
         }
         // Batches are sealed in the order of their times, so all up to the watermark are delivered.
         // Dropping a sender tells who waits at its other end.
@@ -192,12 +216,14 @@ impl Feed {
     pub fn join(&mut self, member: Member, cut: u64) {
         self.seal(cut);
         self.members = self.members.iter().cloned().chain([member]).collect();
+        self.set_floor();
     }
 
     /// Lets a member go, which still gets the events up to the cut; `done` is dropped when it has.
     pub fn leave(&mut self, id: MemberId, cut: u64, done: Sender<()>) {
         self.seal(cut);
         self.members = self.members.iter().filter(|member| member.id != id).cloned().collect();
+        self.set_floor();
         self.waiting.push((cut, done));
     }
 

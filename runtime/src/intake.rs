@@ -15,25 +15,35 @@ use crate::{
     enrich::{Lookup, Tables},
     feed::{Feed, Member, MemberId},
     kind::Repr,
-    plan::{Needs, Plan},
+    plan::{Bound, Needs, Plan},
     queue::Gap,
     record::{self, Malformed},
     resolver::{Answer, Request},
     source::{Given, Item, Lost},
+    spare::Spare,
 };
 
+/// What there is of a kind.
+#[derive(Default)]
+struct Route {
+    /// Events so far.
+    events: u64,
+    targets: Vec<Target>,
+}
+
 /// Who gets the events of a kind.
-#[derive(Debug, Clone, Copy)]
 struct Target {
     feed: usize,
-    subscription: usize,
+    bound: Arc<Bound>,
 }
 
 /// See the module's documentation.
 pub struct Intake {
     feeds: Vec<Feed>,
     /// By kind.
-    targets: Vec<Vec<Target>>,
+    routes: Vec<Route>,
+    /// Buffers for the feeds' batches.
+    spare: Spare,
     tables: Tables,
     /// The tables that any feed's fields are read from.
     needs: Needs,
@@ -45,7 +55,6 @@ pub struct Intake {
     now: u64,
     newest: u64,
     newest_in_bulk: u64,
-    events: Vec<u64>,
     malformed: u64,
     late: u64,
 }
@@ -57,7 +66,8 @@ impl Intake {
         let kinds = usize::from(MAX_KINDS);
         Self {
             feeds: Vec::new(),
-            targets: vec![Vec::new(); kinds],
+            routes: (0..kinds).map(|_| Route::default()).collect(),
+            spare: Spare::default(),
             tables: Tables::new(resolver.clone()),
             needs: Needs::default(),
             unseeded: Needs::default(),
@@ -66,7 +76,6 @@ impl Intake {
             now: 0,
             newest: 0,
             newest_in_bulk: 0,
-            events: vec![0; kinds],
             malformed: 0,
             late: 0,
         }
@@ -97,8 +106,8 @@ impl Intake {
     fn take_record(&mut self, record: &[u8], given: Option<&Given>) -> Result<(), Malformed> {
         let kind = record::kind(record)?;
         let time = record::time(record)?;
+        self.routes.get_mut(usize::from(kind)).ok_or(Malformed)?.events += 1;
         self.newest = self.newest.max(time);
-        *self.events.get_mut(usize::from(kind)).ok_or(Malformed)? += 1;
         if kind <= catalogue::exit::KIND {
             if self.needs.processes {
                 self.follow(kind, time, record)?;
@@ -108,11 +117,10 @@ impl Intake {
         }
         let mut lookup = Lookup::new(&mut self.tables, given);
         let mut taken = Ok(());
-        for target in &self.targets[usize::from(kind)] {
+        for target in &self.routes[usize::from(kind)].targets {
             let feed = &mut self.feeds[target.feed];
             // What one feed asks for may be broken and what another asks for not.
-            taken =
-                taken.and(feed.append(target.subscription, record, time, &mut lookup, self.now));
+            taken = taken.and(feed.append(&target.bound, record, time, &mut lookup, self.now));
         }
         taken
     }
@@ -147,10 +155,10 @@ impl Intake {
 
     /// Tells everyone who asked for the kind about lost events.
     pub fn take_loss(&mut self, lost: &Lost) {
-        for target in self.targets.get(usize::from(lost.kind)).into_iter().flatten() {
-            let Ok(subscription) = u8::try_from(target.subscription) else { continue };
+        let route = self.routes.get(usize::from(lost.kind));
+        for target in route.into_iter().flat_map(|route| &route.targets) {
             let gap = Gap {
-                subscription,
+                subscription: target.bound.index,
                 lost: lost.count,
                 first_ns: lost.first_ns,
                 last_ns: lost.last_ns,
@@ -184,7 +192,10 @@ impl Intake {
     ) {
         match self.feeds.iter_mut().find(|feed| feed.suits(plan, latency_ns)) {
             Some(feed) => feed.join(member, cut),
-            None => self.feeds.push(Feed::new(Arc::clone(plan), latency_ns, member, cut, replaces)),
+            None => {
+                let plan = Arc::clone(plan);
+                self.feeds.push(Feed::new(plan, latency_ns, member, cut, replaces, &self.spare));
+            }
         }
         self.route();
     }
@@ -226,13 +237,13 @@ impl Intake {
         self.route();
     }
 
-    /// Makes `targets` anew, and sees to the process table.
+    /// Makes the targets anew, and sees to the process table.
     fn route(&mut self) {
-        self.targets.iter_mut().for_each(Vec::clear);
+        self.routes.iter_mut().for_each(|route| route.targets.clear());
         for (feed, index) in self.feeds.iter().zip(0..) {
             for bound in feed.plan.bound() {
-                if let Some(targets) = self.targets.get_mut(usize::from(bound.kind)) {
-                    targets.push(Target { feed: index, subscription: usize::from(bound.index) });
+                if let Some(route) = self.routes.get_mut(usize::from(bound.kind)) {
+                    route.targets.push(Target { feed: index, bound: Arc::clone(bound) });
                 }
             }
         }
@@ -276,10 +287,10 @@ impl Intake {
         self.newest_in_bulk
     }
 
-    /// Number of events so far, by kind.
+    /// Number of events of a kind so far.
     #[must_use]
-    pub fn events(&self) -> &[u64] {
-        &self.events
+    pub fn events(&self, kind: u16) -> u64 {
+        self.routes.get(usize::from(kind)).map_or(0, |route| route.events)
     }
 
     /// Number of records so far that were shorter than their kind says, or pointed outside of

@@ -44,6 +44,7 @@ pub mod record;
 pub mod resolver;
 pub mod sink;
 pub mod source;
+pub mod spare;
 mod sys;
 pub mod trust;
 pub mod waker;

@@ -6,12 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use crate::spare::Rows;
+
 /// Rows that are handed to a policy in one call. Never changed once closed, so that policies with
 /// the same subscriptions share it.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The rows, back to back, in time order.
-    pub bytes: Vec<u8>,
+    pub bytes: Rows,
     /// Number of events by subscription (gap rows not counted).
     pub events: Vec<u64>,
     /// Time of the first event.
@@ -178,7 +180,7 @@ mod tests {
 
     fn batch(bytes: usize, events: &[u64], first_ns: u64) -> Arc<Batch> {
         Arc::new(Batch {
-            bytes: vec![0; bytes],
+            bytes: vec![0; bytes].into(),
             events: events.to_vec(),
             first_ns,
             last_ns: first_ns + 9,

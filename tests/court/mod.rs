@@ -139,7 +139,12 @@ pub fn batch(first: u64, paths: &[&str]) -> Arc<Batch> {
         exec_row(&mut bytes, time, path, Some(7), "a\0bc\0");
     }
     let events = paths.len() as u64;
-    Arc::new(Batch { bytes, events: vec![events], first_ns: first, last_ns: first + events - 1 })
+    Arc::new(Batch {
+        bytes: bytes.into(),
+        events: vec![events],
+        first_ns: first,
+        last_ns: first + events - 1,
+    })
 }
 
 /// A policy written by hand, so that it can break every rule. Its parts are bodies of functions.

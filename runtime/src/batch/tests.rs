@@ -63,7 +63,7 @@ fn read(batch: &Batch) -> Vec<(u64, String, u32)> {
 #[test]
 fn rows_that_came_out_of_order_are_sorted_and_keep_their_texts() {
     let plan = plan();
-    let mut open = Open::new(1);
+    let mut open = Open::new(1, &Spare::default());
     for (time, path) in [(10, "/a"), (30, "/cc"), (20, "/bbbbbbbbbb"), (40, "")] {
         push(&mut open, &plan, time, path.as_bytes());
     }
@@ -77,7 +77,7 @@ fn rows_that_came_out_of_order_are_sorted_and_keep_their_texts() {
 #[test]
 fn what_is_too_large_for_one_call_becomes_several_batches() {
     let plan = plan();
-    let mut open = Open::new(1);
+    let mut open = Open::new(1, &Spare::default());
     let path = vec![b'x'; 1000];
     for time in 0..1000 {
         push(&mut open, &plan, time, &path);
@@ -92,7 +92,7 @@ fn what_is_too_large_for_one_call_becomes_several_batches() {
 #[test]
 fn a_small_batch_takes_no_more_memory_than_its_rows() {
     let plan = plan();
-    let mut open = Open::new(1);
+    let mut open = Open::new(1, &Spare::default());
     push(&mut open, &plan, 1, b"/a");
     let batches = close(open, &plan);
     assert_eq!(batches[0].bytes.capacity(), batches[0].bytes.len());
@@ -101,7 +101,7 @@ fn a_small_batch_takes_no_more_memory_than_its_rows() {
 #[test]
 fn a_gap_is_a_row_that_is_no_event() {
     let plan = plan();
-    let mut open = Open::new(1);
+    let mut open = Open::new(1, &Spare::default());
     push(&mut open, &plan, 50, b"/a");
     let gap = Gap { subscription: 0, lost: 7, first_ns: 20, last_ns: 60, cause: Cause::MapFull };
     open.push_gap(&gap, 0);

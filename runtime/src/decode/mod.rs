@@ -131,7 +131,11 @@ impl Decoder {
             Some(Shape { kind, columns, cuts_at: bound.projection.cuts_at() })
         };
         Self {
-            shapes: plan.subscriptions.iter().map(|bound| bound.as_ref().and_then(shape)).collect(),
+            shapes: plan
+                .subscriptions
+                .iter()
+                .map(|bound| bound.as_deref().and_then(shape))
+                .collect(),
         }
     }
 

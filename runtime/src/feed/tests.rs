@@ -24,7 +24,7 @@ impl Bench {
         let plan = Arc::new(bind("t", &[subscription], &Kinds::built_in(), &[]).unwrap());
         let (member, queue) = member(0);
         Self {
-            feed: Feed::new(plan, LATENCY, member, cut, replaces),
+            feed: Feed::new(plan, LATENCY, member, cut, replaces, &Spare::default()),
             tables: Tables::new(None),
             queue,
         }
@@ -36,7 +36,9 @@ impl Bench {
         let mut encoder = Encoder::new(kind);
         encoder.number(kind.field("time").unwrap(), time.into()).unwrap();
         let mut lookup = Lookup::new(&mut self.tables, None);
-        self.feed.append(0, &encoder.finish(), time, &mut lookup, now).unwrap();
+        let plan = Arc::clone(&self.feed.plan);
+        let bound = plan.bound().next().unwrap();
+        self.feed.append(bound, &encoder.finish(), time, &mut lookup, now).unwrap();
     }
 
     /// Times of the rows that were delivered, by batch; late ones negative.

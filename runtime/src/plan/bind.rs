@@ -1,6 +1,8 @@
 //! Binding a manifest's subscriptions to the kinds of this agent.
 
 use super::{Bound, Error, Plan, Wanted, layout, want, want_for_table};
+use std::sync::Arc;
+
 use crate::{
     kind::{Field, From, Kind, Kinds},
     manifest::Subscription,
@@ -51,7 +53,7 @@ impl Binding<'_> {
         let mut plan = Plan { subscriptions: Vec::new(), wanted: Wanted::new(), notes: Vec::new() };
         for (index, subscription) in (0..=u8::MAX).zip(subscriptions) {
             let bound = self.bind(index, subscription, &mut plan)?;
-            plan.subscriptions.push(bound);
+            plan.subscriptions.push(bound.map(Arc::new));
         }
         Ok(plan)
     }

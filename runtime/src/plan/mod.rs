@@ -30,7 +30,7 @@ pub type Wanted = BTreeMap<u16, u64>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// In the manifest's order; `None` for an optional one whose kind does not exist here.
-    pub subscriptions: Vec<Option<Bound>>,
+    pub subscriptions: Vec<Option<Arc<Bound>>>,
     /// What the probes have to collect for it.
     pub wanted: Wanted,
     /// What was bound otherwise than asked for, in words for the log.
@@ -66,19 +66,19 @@ impl Plan {
         for field in filter.reads() {
             want_for_table(field, &mut self.wanted);
         }
-        bound.filter = Some(Arc::new(filter));
+        Arc::make_mut(bound).filter = Some(Arc::new(filter));
     }
 
     /// The tables that its fields are read from.
     #[must_use]
     pub fn needs(&self) -> Needs {
         self.bound()
-            .flat_map(Bound::reads)
+            .flat_map(|bound| bound.reads())
             .fold(Needs::default(), |needs, field| needs.and(Needs::of(field)))
     }
 
     /// The bound subscriptions.
-    pub fn bound(&self) -> impl Iterator<Item = &Bound> {
+    pub fn bound(&self) -> impl Iterator<Item = &Arc<Bound>> {
         self.subscriptions.iter().flatten()
     }
 }

@@ -34,7 +34,7 @@ impl Publisher {
     /// Brings the counters up to date.
     pub(super) fn publish(&mut self, intake: &mut Intake) {
         for kind in self.kinds.iter() {
-            let total = intake.events().get(usize::from(kind.id)).copied().unwrap_or(0);
+            let total = intake.events(kind.id);
             if total > 0 {
                 let labels = KindLabels { kind: kind.name.to_string() };
                 raise(&self.metrics.events.get_or_create_owned(&labels), total);
