@@ -143,7 +143,8 @@ fn attach(
 /// Loads a program for where it sits.
 fn load(name: &str, at: At, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<ProgramFd, String> {
     if let At::Raw { name, passes } | At::Typed { name, passes } | At::Twice { name, passes } = at {
-        let found = kernel.btf.tracepoint(name).ok_or("this kernel has no such tracepoint")?;
+        let btf = kernel.btf().map_err(|error| error.to_string())?;
+        let found = btf.tracepoint(name).ok_or("this kernel has no such tracepoint")?;
         if found != passes {
             return Err(format!(
                 "it passes ({}), expected ({})",

@@ -4,7 +4,7 @@
 //! milliseconds each; the handles that it gives out ([`Ring`], [`Losses`], [`Hidden`]) are used
 //! elsewhere at any time. What goes on:
 //!
-//! - *open*: the kernel's BTF is parsed once, the shared maps are made in a bpffs of our own, and
+//! - *open*: the shared maps are made in a bpffs of our own, and
 //!   we learn who we are as eBPF sees it, and hide.
 //! - *apply*: families that are needed are loaded and attached, then the words in the map `WANTED`
 //!   change, then what nobody needs any more is taken off. A running program is never replaced.
@@ -94,7 +94,7 @@ impl Probes {
         let losses = Losses::new(shared.lost()?);
         let wanted = shared.wanted()?;
         Ok(Self {
-            kernel: Kernel::new(btf, losses),
+            kernel: Kernel::new(losses),
             shared,
             wanted,
             hidden,
@@ -164,6 +164,7 @@ impl Probes {
             self.wanted.set(kind, if seen { word } else { 0 })?;
         }
         self.detach_parts(wanted);
+        self.kernel.forget();
         Ok(report)
     }
 
@@ -180,15 +181,17 @@ impl Probes {
             .map(|&kind| Key::Tracepoint(kind));
         let missing: Vec<Key> =
             families.chain(tracepoints).filter(|key| !self.loaded.contains_key(key)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let btf = self.kernel.btf()?;
         let objects: Vec<Prepared> = missing
             .iter()
             .map(|key| match key {
-                Key::Family(index) => Prepared::new(FAMILIES[*index].object, &self.kernel.btf, &[]),
-                Key::Tracepoint(kind) => Prepared::new(
-                    tracepoint::OBJECT,
-                    &self.kernel.btf,
-                    &self.tracepoints[kind].constants(*kind),
-                ),
+                Key::Family(index) => Prepared::new(FAMILIES[*index].object, btf, &[]),
+                Key::Tracepoint(kind) => {
+                    Prepared::new(tracepoint::OBJECT, btf, &self.tracepoints[kind].constants(*kind))
+                }
             })
             .collect::<Result<_, _>>()?;
         for (key, ebpf) in missing.into_iter().zip(object::load(&objects, &self.shared)) {

@@ -3,4 +3,5 @@
 
 pub mod bpf;
 pub mod descriptors;
+pub mod memory;
 pub mod perf;
