@@ -58,7 +58,7 @@ fn main() {
     probes.apply(&plan.wanted).expect("attached");
     let mut rings = Rings::new(&probes).expect("rings");
     let mut drains = Vec::new();
-    let mut paths: [Vec<u64>; BATCHES.len()] = Default::default();
+    let mut paths: [Vec<f64>; BATCHES.len()] = Default::default();
     for _ in 0..RUNS {
         produce();
         drains.push(drain(&mut rings));
@@ -67,21 +67,21 @@ fn main() {
             let mut intake = Intake::new(None);
             let member = Member { id: MemberId(0), queue: Arc::clone(policy.queue()) };
             intake.join(&plan, u64::MAX / 2, member, 0, false);
-            let wanted = policy.numbers().rows + EVENTS;
+            let before = policy.numbers().rows;
             let start = cpu_ns();
-            through(&mut rings, &mut intake, *batch);
-            while policy.numbers().rows < wanted {
+            let events = through(&mut rings, &mut intake, *batch);
+            while policy.numbers().rows < before + events {
                 thread::sleep(Duration::from_millis(1));
             }
-            times.push(cpu_ns() - start);
+            times.push(per_event(cpu_ns() - start, events));
         }
     }
-    let drained = per_event(drains);
+    let drained = median(drains);
     println!("| way | events per batch | ns per event | against draining |");
     println!("|---|---|---|---|");
     println!("| drain only | | {drained:.1} | 1.00 |");
     for (batch, times) in BATCHES.iter().zip(paths) {
-        let time = per_event(times);
+        let time = median(times);
         println!("| whole path | {batch} | {time:.1} | {:.2} |", time / drained);
     }
 }
@@ -93,8 +93,8 @@ fn produce() {
     assert!(status.success());
 }
 
-/// Drains the ring and does nothing; returns the processor time.
-fn drain(rings: &mut Rings) -> u64 {
+/// Drains the ring and does nothing; returns the processor time per event.
+fn drain(rings: &mut Rings) -> f64 {
     let mut events = 0;
     let start = cpu_ns();
     while rings
@@ -107,17 +107,16 @@ fn drain(rings: &mut Rings) -> u64 {
         .items
         > 0
     {}
-    let took = cpu_ns() - start;
-    assert_eq!(events, EVENTS, "the ring holds all of them");
-    took
+    per_event(cpu_ns() - start, events)
 }
 
-/// Drains the ring into batches of that many events.
-fn through(rings: &mut Rings, intake: &mut Intake, batch: u64) {
-    let mut open = 0;
+/// Drains the ring into batches of that many events; returns the number of events.
+fn through(rings: &mut Rings, intake: &mut Intake, batch: u64) -> u64 {
+    let (mut events, mut open) = (0, 0);
     while rings
         .drain(MOST, &mut |item| {
             intake.take(item);
+            events += 1;
             open += 1;
             if open == batch {
                 intake.flush();
@@ -128,6 +127,7 @@ fn through(rings: &mut Rings, intake: &mut Intake, batch: u64) {
         > 0
     {}
     intake.flush();
+    events
 }
 
 fn cpu_ns() -> u64 {
@@ -135,8 +135,14 @@ fn cpu_ns() -> u64 {
     u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).expect("after the start")
 }
 
+/// The number of events is what the run counted: other processes may call `getppid`, too.
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a second fit")]
-fn per_event(mut times: Vec<u64>) -> f64 {
-    times.sort_unstable();
-    times[times.len() / 2] as f64 / EVENTS as f64
+fn per_event(ns: u64, events: u64) -> f64 {
+    assert!(events >= EVENTS, "the ring holds all of them");
+    ns as f64 / events as f64
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_unstable_by(f64::total_cmp);
+    times[times.len() / 2]
 }
