@@ -190,12 +190,11 @@ impl Intake {
         cut: u64,
         replaces: bool,
     ) {
-        match self.feeds.iter_mut().find(|feed| feed.suits(plan, latency_ns)) {
-            Some(feed) => feed.join(member, cut),
-            None => {
-                let plan = Arc::clone(plan);
-                self.feeds.push(Feed::new(plan, latency_ns, member, cut, replaces, &self.spare));
-            }
+        if let Some(feed) = self.feeds.iter_mut().find(|feed| feed.suits(plan, latency_ns)) {
+            feed.join(member, cut);
+        } else {
+            let plan = Arc::clone(plan);
+            self.feeds.push(Feed::new(plan, latency_ns, member, cut, replaces, &self.spare));
         }
         self.route();
     }

@@ -104,7 +104,9 @@ mod tests {
     fn no_more_than_some_are_kept() {
         let spare = Spare::default();
         let buffers: Vec<_> = (0..MOST + 3).map(|_| spare.take(10)).collect();
-        buffers.into_iter().for_each(|buffer| spare.give(buffer));
+        for buffer in buffers {
+            spare.give(buffer);
+        }
         assert_eq!(spare.with(|buffers| buffers.len()), MOST);
     }
 }
