@@ -106,13 +106,19 @@ pub fn span(record: &[u8], at: usize, repr: Repr) -> Result<Option<Span<'_>>, Ma
             Ok(Some(Span { bytes, cut: text.is_cut() }))
         }
         Repr::Wire(Type::Comm) => comm(record, at).map(Some),
-        Repr::Chars(size) => until_nul(record, at, usize::from(size)).map(Some),
+        Repr::Chars(size) => until_nul(record, at, usize::from(size), false).map(Some),
         Repr::DataLoc { base, relative } => {
             let raw = u32::from_ne_bytes(bytes_at(record, at)?);
-            let (offset, length) = (raw & 0xffff, raw >> 16);
-            // Both halves have 16 bits.
+            if raw == 0 {
+                // The field itself is there: it could not be read.
+                return Ok(None);
+            }
+            let (offset, length) = halves(raw);
+            // The flag of a text that was cut is in its length.
+            let text = Text { offset, length };
             let from = if relative { at + 4 } else { usize::from(base) };
-            until_nul(record, from + offset as usize, length as usize).map(Some)
+            let (start, length) = (from + usize::from(text.offset), usize::from(text.len()));
+            until_nul(record, start, length, text.is_cut()).map(Some)
         }
         Repr::Wire(_) | Repr::Int { .. } => Err(Malformed),
     }
@@ -130,12 +136,22 @@ fn comm(record: &[u8], at: usize) -> Result<Span<'_>, Malformed> {
     Ok(Span { bytes: &array[..length], cut: false })
 }
 
-/// The bytes before the first NUL of an array.
+/// Offset and length in a `__data_loc` field, 16 bits each.
 #[inline]
-fn until_nul(record: &[u8], at: usize, size: usize) -> Result<Span<'_>, Malformed> {
+fn halves(raw: u32) -> (u16, u16) {
+    let [a, b, c, d] = raw.to_le_bytes();
+    (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))
+}
+
+/// The bytes before the first NUL of an array. A string that ends in what is there is whole, also
+/// where the array was `cut`.
+#[inline]
+fn until_nul(record: &[u8], at: usize, size: usize, cut: bool) -> Result<Span<'_>, Malformed> {
     let array = record.get(at..at + size).ok_or(Malformed)?;
-    let length = memchr::memchr(0, array).unwrap_or(size);
-    Ok(Span { bytes: &array[..length], cut: false })
+    Ok(match memchr::memchr(0, array) {
+        Some(length) => Span { bytes: &array[..length], cut: false },
+        None => Span { bytes: array, cut },
+    })
 }
 
 /// Name of a value that stands for one.
@@ -205,6 +221,23 @@ mod tests {
         record[64..68].copy_from_slice(&(5 << 16 | 4u32).to_ne_bytes());
         let relative = Repr::DataLoc { base: 64, relative: true };
         assert_eq!(span(&record, 64, relative).unwrap().unwrap().bytes, b"eth0");
+    }
+
+    #[test]
+    fn a_data_loc_that_was_cut_says_so_and_one_that_was_not_read_has_no_value() {
+        let location = Repr::DataLoc { base: 64, relative: false };
+        let place = |length: u16| u32::from(length | Text::CUT) << 16 | 8;
+        let mut record = vec![0; 72];
+        record.extend(b"eth0\0");
+        assert_eq!(span(&record, 64, location), Ok(None));
+        record[64..68].copy_from_slice(&place(3).to_ne_bytes());
+        assert_eq!(span(&record, 64, location), Ok(Some(Span { bytes: b"eth", cut: true })));
+        record[64..68].copy_from_slice(&place(5).to_ne_bytes());
+        assert_eq!(span(&record, 64, location), Ok(Some(Span { bytes: b"eth0", cut: false })));
+        record[64..68].copy_from_slice(&place(0).to_ne_bytes());
+        assert_eq!(span(&record, 64, location), Ok(Some(Span { bytes: b"", cut: true })));
+        record[64..68].copy_from_slice(&place(6).to_ne_bytes());
+        assert_eq!(span(&record, 64, location), Err(Malformed));
     }
 
     #[test]

@@ -88,9 +88,7 @@ impl Encoder {
         match repr {
             Repr::Wire(Type::Text | Type::List) => {
                 let start = self.append(value)?;
-                let length =
-                    u16::try_from(value.len()).ok().filter(|length| length & Text::CUT == 0);
-                let text = Text::new(start, length.ok_or(Unfit::Length)?, cut);
+                let text = Text::new(start, text_length(value)?, cut);
                 self.put(at, &text.offset.to_ne_bytes());
                 self.put(at + 2, &text.length.to_ne_bytes());
             }
@@ -100,8 +98,8 @@ impl Encoder {
                 let start = usize::from(self.append(value)?);
                 let from = if relative { at + 4 } else { usize::from(base) };
                 let offset = u32::try_from(start - from).map_err(|_| Unfit::Length)?;
-                let length = u32::try_from(value.len()).map_err(|_| Unfit::Length)?;
-                self.put(at, &(length << 16 | offset).to_ne_bytes());
+                let text = Text::new(0, text_length(value)?, cut);
+                self.put(at, &(u32::from(text.length) << 16 | offset).to_ne_bytes());
             }
             Repr::Wire(_) | Repr::Int { .. } => return Err(Unfit::Type),
         }
@@ -139,4 +137,9 @@ impl Encoder {
     fn put(&mut self, at: usize, value: &[u8]) {
         self.bytes[at..at + value.len()].copy_from_slice(value);
     }
+}
+
+/// The length of a text, which must leave the flag free.
+fn text_length(value: &[u8]) -> Result<u16, Unfit> {
+    u16::try_from(value.len()).ok().filter(|length| length & Text::CUT == 0).ok_or(Unfit::Length)
 }

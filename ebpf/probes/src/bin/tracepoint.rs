@@ -12,7 +12,7 @@ use tipstaff_probes::{
     },
     events::{
         Ring,
-        wire::{Header, LOST_MISSED},
+        wire::{Header, LOST_MISSED, MAX_TEXT},
     },
     kernel::{self, ABSENT, Pointer},
     map::lost,
@@ -84,11 +84,17 @@ fn copy(draft: &mut Draft<Header>, own: Pointer) -> Option<()> {
         let field = location & (RELATIVE - 1);
         let from = if location & RELATIVE != 0 { field + 4 } else { 0 };
         let found: u32 = kernel::read(own.wrapping_byte_add(field as usize))?;
-        let (length, offset) = (found >> 16, found & 0xffff);
-        let moved = match draft
-            .kernel_bytes(own.wrapping_byte_add((from + offset) as usize), length as usize)
+        let (mut length, offset) = ((found >> 16) as usize, found & 0xffff);
+        let string = own.wrapping_byte_add((from + offset) as usize);
+        // Of a string that just fits the NUL need not.
+        if length == MAX_TEXT + 1 && kernel::read(string.wrapping_byte_add(MAX_TEXT)) == Some(0_u8)
         {
-            Some(text) => u32::from(text.len()) << 16 | (u32::from(text.offset - base) - from),
+            length = MAX_TEXT;
+        }
+        let moved = match draft.kernel_bytes(string, length) {
+            // The flag of a text that was cut is in its length.
+            Some(text) => u32::from(text.length) << 16 | (u32::from(text.offset - base) - from),
+            // It cannot be read: the field has no value.
             None => 0,
         };
         if field as usize > MAX_BYTES - size_of::<u32>() {
