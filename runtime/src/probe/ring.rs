@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The reading end of a ring.
 pub struct Ring {
@@ -38,6 +39,16 @@ impl Ring {
             record(&item);
         }
         looked_at
+    }
+
+    /// Whether something is in the ring: what [`Self::drain`] left there, or a record that a program
+    /// has reserved and not committed, behind which later ones wait although they are committed.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        // The kernel compares the positions up to which is reserved and up to which we have read.
+        let mut ring = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
+        let at_once = Timespec::default();
+        !self.held.is_empty() || poll(&mut ring, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 }
 

@@ -147,6 +147,10 @@ impl Source for Flood {
         std::thread::sleep(timeout.min(Duration::from_millis(1)));
     }
 
+    fn has_unfinished(&self) -> bool {
+        false
+    }
+
     fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64)) {
         self.lost += 5;
         each(tipstaff_events::catalogue::open::KIND, Cause::RingFull, self.lost);
@@ -278,4 +282,52 @@ fn what_is_asked_for_twice_is_told_twice_with_its_index() {
         *counts.entry(index).or_insert(0) += 1;
     }
     assert_eq!(counts, BTreeMap::from([(0, 2), (1, 2)]));
+}
+
+/// A source with one record that is begun, and not ended until the reader has asked a few times.
+struct Late {
+    record: Vec<u8>,
+    looks: u32,
+    unfinished: bool,
+}
+
+impl Source for Late {
+    fn drain(&mut self, _most: usize, each: &mut impl FnMut(Item<'_>)) -> Drained {
+        let items = usize::from(self.unfinished && self.looks == 0);
+        if items == 1 {
+            self.unfinished = false;
+            each(Item::Record(&self.record));
+        }
+        self.looks = self.looks.saturating_sub(1);
+        Drained { items, all: true, ended: false }
+    }
+
+    fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {
+        // Nothing wakes the reader before the record is ended.
+        std::thread::sleep(timeout);
+    }
+
+    fn has_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    fn losses(&mut self, _each: &mut impl FnMut(u16, Cause, u64)) {}
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_record_that_is_begun_when_the_reader_stops_is_waited_for() {
+    let kinds = Kinds::built_in();
+    let mut record = Encoder::new(kinds.named("open").unwrap()).finish();
+    record[..8].copy_from_slice(&clock::monotonic_ns().to_ne_bytes());
+    let plan = plan("open", vec![ask("cgroup", AskType::U64)]);
+    let (subscriber, queue) = subscriber(&plan);
+    let source = Late { record, looks: 100, unfinished: true };
+    let reader =
+        Reader::start(source, &kinds, Arc::new(AgentMetrics::default()), vec![subscriber]).unwrap();
+    reader.stop();
+    assert_eq!(numbers(&queue).len(), 1);
 }

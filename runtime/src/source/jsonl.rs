@@ -143,6 +143,10 @@ impl Source for Jsonl {
         let _ = poll(&mut [PollFd::from_borrowed_fd(waker, PollFlags::IN)], timeout.as_ref());
     }
 
+    fn has_unfinished(&self) -> bool {
+        false
+    }
+
     fn losses(&mut self, _each: &mut impl FnMut(u16, Cause, u64)) {
         // They stand in the file, each in its place.
     }

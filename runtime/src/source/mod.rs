@@ -22,6 +22,10 @@ pub trait Source: Send {
     /// Blocks until something is waiting, `waker` becomes readable, or `timeout` has passed.
     fn wait(&mut self, waker: BorrowedFd<'_>, timeout: Duration);
 
+    /// Whether there is something that [`Self::drain`] could not hand out yet: a probe has begun a
+    /// record and not ended it, and those behind it wait too.
+    fn has_unfinished(&self) -> bool;
+
     /// Hands out how many events were lost so far, by kind and cause, in totals since the source
     /// was opened. Totals of 0 may be left out.
     fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64));

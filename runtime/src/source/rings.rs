@@ -71,6 +71,10 @@ impl Source for Rings {
         let _ = poll(&mut ready, timeout.as_ref());
     }
 
+    fn has_unfinished(&self) -> bool {
+        self.in_order.iter().any(Ring::has_unread)
+    }
+
     fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64)) {
         self.losses.read(each);
     }
