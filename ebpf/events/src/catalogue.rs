@@ -359,8 +359,9 @@ kinds! {
         /// Transport protocol.
         protocol: Name(PROTOCOL), "";
         /// What became of the attempt. `aborted`: given up by the process; `pending`: not known, as
-        /// there are more than 8,192 attempts under way or this kernel does not tell; `none`: not TCP,
-        /// or nothing was attempted.
+        /// this kernel does not tell, or as this call only learned that an earlier one is under way
+        /// (`EALREADY`); `none`: not TCP, or nothing was attempted. While 8,192 attempts
+        /// are under way, further ones whose call does not say what became of them count as lost.
         outcome: Name(OUTCOME), "";
         /// How the call reached the kernel.
         via: Name(VIA), "";

@@ -108,12 +108,12 @@ pub struct Draft<R> {
 }
 
 impl<R> Draft<R> {
-    /// Takes a scratch buffer of this CPU; where none is left the event counts as missed.
+    /// Takes a scratch buffer of this CPU, if one is left.
     ///
     /// Works without compare-and-swap, which kernels before 5.12 do not have: who adds 1 and then
     /// reads 1 is alone, whether it was interrupted in between or not.
     #[inline(always)]
-    fn claim(kind: u16, length: usize) -> Option<Self> {
+    fn claim(length: usize) -> Option<Self> {
         let mut index = 0;
         while index < SLOTS {
             let slot = SCRATCH.get_ptr_mut(index)?;
@@ -126,8 +126,17 @@ impl<R> Draft<R> {
             add(users, u64::MAX);
             index += 1;
         }
-        lost(kind, LOST_MISSED);
         None
+    }
+
+    /// As [`Self::claim`]; where none is left the event counts as missed.
+    #[inline(always)]
+    fn claim_or_miss(kind: u16, length: usize) -> Option<Self> {
+        let draft = Self::claim(length);
+        if draft.is_none() {
+            lost(kind, LOST_MISSED);
+        }
+        draft
     }
 
     /// Where the draft is, as numbers: which scratch buffer, and how far it is filled.
@@ -250,10 +259,23 @@ impl<R: Record> Draft<R> {
     /// A draft that begins with this fixed part, or `None` (counted) where no scratch buffer is left.
     #[inline(always)]
     pub fn new(record: R) -> Option<Self> {
-        let draft = Self::claim(R::KIND, size_of::<R>())?;
-        // SAFETY: the slot is larger than any record, and aligned to 8.
-        unsafe { draft.bytes().cast::<R>().write(record) };
+        let draft = Self::claim_or_miss(R::KIND, size_of::<R>())?;
+        draft.begin(record);
         Some(draft)
+    }
+
+    /// The same, and the caller counts.
+    #[inline(always)]
+    pub fn uncounted(record: R) -> Option<Self> {
+        let draft = Self::claim(size_of::<R>())?;
+        draft.begin(record);
+        Some(draft)
+    }
+
+    #[inline(always)]
+    fn begin(&self, record: R) {
+        // SAFETY: the slot is larger than any record, and aligned to 8.
+        unsafe { self.bytes().cast::<R>().write(record) };
     }
 
     /// The fixed part.
@@ -274,7 +296,7 @@ impl Draft<Header> {
     /// A draft of a kind that is known only at run time.
     #[inline(always)]
     pub fn of_header(header: Header) -> Option<Self> {
-        let draft = Self::claim(header.kind, size_of::<Header>())?;
+        let draft = Self::claim_or_miss(header.kind, size_of::<Header>())?;
         // SAFETY: the slot is larger, and aligned to 8.
         unsafe { draft.bytes().cast::<Header>().write(header) };
         Some(draft)

@@ -9,6 +9,8 @@ const SET_STATE: At<'static> = At::Twice {
     name: "inet_sock_set_state",
     passes: &["const struct sock *", "const int", "const int"],
 };
+/// A TCP socket is gone (Linux 4.16).
+const DESTROYED: At<'static> = At::Twice { name: "tcp_destroy_sock", passes: &["struct sock *"] };
 
 const fn called(program: &'static str, slot: u32) -> Hook<'static> {
     Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
@@ -25,6 +27,8 @@ pub(in super::super) static FAMILY: Family = Family {
                 hooks: &[
                     Hook { program: "connect_state", at: SET_STATE },
                     Hook { program: "connect_state_again", at: SET_STATE },
+                    Hook { program: "connect_gone", at: DESTROYED },
+                    Hook { program: "connect_gone_again", at: DESTROYED },
                 ],
                 lacks: None,
             }],

@@ -5,14 +5,18 @@
 //! entry out, which only one can, and emits the event. So it is emitted once, whatever the order.
 
 use tipstaff_probes::{
-    aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::HashMap},
+    aya_ebpf::{
+        helpers::bpf_ktime_get_ns,
+        macros::map,
+        maps::{Array, HashMap},
+    },
     call::{EINTR, SYSCALL},
     events::{
         catalogue::{Connect, OUTCOME, connect},
         index,
-        wire::{Header, Text},
+        wire::{Header, LOST_MAP, LOST_MISSED, Text},
     },
-    map::add,
+    map::{add, lost},
     record::Draft,
     socket::{Given, Sock, protocol},
     task,
@@ -27,9 +31,11 @@ const RESET: u8 = index(OUTCOME, "reset");
 const PENDING: u8 = index(OUTCOME, "pending");
 const ABORTED: u8 = index(OUTCOME, "aborted");
 
-/// Attempts under way at the same time. Beyond that the event comes when the call returns, and its
-/// outcome is what the call says: `pending` for a non-blocking socket.
+/// Attempts under way at the same time. Beyond that the event comes when the call returns, if that
+/// says what the outcome is; else nobody will ever know it, and the event counts as lost.
 const MAX_ATTEMPTS: u32 = 8192;
+/// The first attempt is still under way.
+const EALREADY: i32 = 114;
 
 /// An attempt under way.
 #[repr(C)]
@@ -86,6 +92,10 @@ static ANSWER: Attempt = Attempt {
 
 #[map]
 static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(MAX_ATTEMPTS, 0);
+/// How many attempts found no room. Stays 0 where the state of sockets is not watched: there an
+/// outcome that is pending is all that can be told.
+#[map]
+static WITHOUT_ROOM: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A call that has returned.
 pub struct Returned {
@@ -120,8 +130,11 @@ pub fn started(sock: Sock) {
     record.header.absent |=
         connect::result | connect::unix_path | connect::local_address | connect::local_port;
     let attempt = Attempt { record, started: record.header.time, halves: 0 };
-    // Full: see MAX_ATTEMPTS.
-    let _ = ATTEMPTS.insert(&sock.key(), &attempt, 0);
+    if ATTEMPTS.insert(&sock.key(), &attempt, 0).is_err()
+        && let Some(count) = WITHOUT_ROOM.get_ptr_mut(0)
+    {
+        add(count, 1);
+    }
 }
 
 impl Attempt {
@@ -169,6 +182,23 @@ pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
     }
 }
 
+/// The socket is gone, and with it every call that used it. What is still here failed without a call
+/// of ours: TCP Fast Open, or the kernel's own. Or it is answered, and its process was killed.
+#[inline(always)]
+pub fn gone(word: u64, sock: Sock) {
+    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key()) else { return };
+    // SAFETY: a map value, which is not given to another socket as long as this one lives.
+    let attempt = unsafe { &mut *attempt };
+    if attempt.halves & ANSWERED != 0 {
+        let _ = ATTEMPTS.remove(&sock.key());
+        return;
+    }
+    if !attempt.is_settled() {
+        attempt.settle(sock, false, 0);
+    }
+    finish(word, sock, attempt);
+}
+
 /// A call has returned.
 #[inline(always)]
 pub fn returned(call: &Returned) {
@@ -203,17 +233,33 @@ pub fn returned(call: &Returned) {
             return;
         }
     }
+    // A second call, which only learns that the first attempt is under way, waits for nothing.
+    if outcome_of(call.result) == PENDING && call.result != -EALREADY && found_no_room(sock) {
+        lost(connect::KIND, LOST_MAP);
+        return;
+    }
     emit_at_once(call);
 }
 
-/// Emits the event if nobody else does.
+/// Whether an attempt on this socket that is under way, and not in the map, found no room there.
+#[inline(always)]
+fn found_no_room(sock: Sock) -> bool {
+    sock.protocol() == protocol::TCP && WITHOUT_ROOM.get(0).is_some_and(|count| *count != 0)
+}
+
+/// Emits the event if nobody else does. Where no scratch buffer is left it counts as lost, if nobody
+/// else emits it.
 #[inline(always)]
 fn finish(word: u64, sock: Sock, attempt: &Attempt) {
     // Copied before it is taken out: after that the memory may hold another attempt.
-    let Some(mut draft) = Draft::new(attempt.record) else { return };
+    let draft = Draft::uncounted(attempt.record);
     if ATTEMPTS.remove(&sock.key()).is_err() || word == 0 {
         return;
     }
+    let Some(mut draft) = draft else {
+        lost(connect::KIND, LOST_MISSED);
+        return;
+    };
     let record = draft.record();
     if record.result == -EINTR {
         // Full: a call that is started again gives a second event.

@@ -75,6 +75,28 @@ fn connect_state_again(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// The socket is gone. Two programs for the same reason as above; what the first has taken out the
+/// second does not find.
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+fn connect_gone(ctx: RawTracePointContext) -> i32 {
+    on_gone(&ctx);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+fn connect_gone_again(ctx: RawTracePointContext) -> i32 {
+    on_gone(&ctx);
+    0
+}
+
+#[inline(always)]
+fn on_gone(ctx: &RawTracePointContext) {
+    let word = map::wanted(connect::KIND);
+    if word != 0 {
+        attempt::gone(word, Sock(ctx.arg::<Pointer>(0)));
+    }
+}
+
 #[inline(always)]
 fn on_connect(change: &Change) {
     let &Change { sock, old, new, word } = change;
