@@ -9,35 +9,21 @@ use std::{
     fs,
     io::Write as _,
     os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _, unix::fs::PermissionsExt as _},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use kernel::{Event, Recording, all_fields, alone};
+use kernel::{Event, Load, Recording, all_fields, alone};
 use rustix::fs::MemfdFlags;
 use tipstaff_events::{
     catalogue::{FILE_STATE, SIGNAL_ORIGIN, exec, exit, fork, oom, signal, thread_exit},
     wire::{MAX_ARGS, ON_BIT},
 };
-use tipstaff_runtime::{
-    probe::{Probes, RingSizes},
-    queue::Cause,
-};
+use tipstaff_runtime::probe::{Probes, RingSizes};
 
-/// Runs programs all the time until it is dropped.
-struct Load(Child);
-
-impl Load {
-    fn start() -> Self {
-        let script = "while :; do /bin/true; /bin/true | /bin/cat; done";
-        Self(Command::new("/bin/sh").args(["-c", script]).spawn().unwrap())
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+/// Runs programs all the time.
+fn load() -> Load {
+    let script = "while :; do /bin/true; /bin/true | /bin/cat; done";
+    Load::start(Command::new("/bin/sh").args(["-c", script]))
 }
 
 /// Runs a program to its end and returns its pid.
@@ -60,7 +46,7 @@ fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
     recording.want(&[exec::KIND, exit::KIND]);
-    let load = Load::start();
+    let load = load();
     let mut codes = BTreeMap::new();
     for round in 0..100 {
         let code = round % 5;
@@ -235,55 +221,6 @@ fn a_victim_of_the_out_of_memory_killer_is_named_with_its_memory() {
     );
     assert!(oom.number("total_vm") > 64 << 20);
     assert_eq!((oom.number("trigger_pid"), oom.number("oom_score_adj")), (u64::from(pid), 0));
-}
-
-#[test]
-fn a_tracepoint_is_a_kind_with_the_values_of_its_record() {
-    let Some(_guard) = alone() else { return };
-    let mut recording = Recording::open(RingSizes::default());
-    let kind = recording.probes.tracepoint("sched:sched_process_exec", "execs").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
-    let pids: BTreeSet<u32> = (0..20).map(|_| run(&mut Command::new("/bin/true"))).collect();
-    let events = recording.of(kind.id);
-    for pid in pids {
-        let event = only(&events, pid);
-        assert_eq!(event.data(&kind, "filename"), b"/bin/true\0");
-        assert_eq!(event.data(&kind, "tp_pid"), pid.to_ne_bytes());
-        assert_eq!(event.data(&kind, "old_pid"), pid.to_ne_bytes());
-        assert_eq!(event.bytes()[64..72], [0; 8], "the common part");
-    }
-    for (spec, expected) in [
-        ("sched", "expected CATEGORY:NAME"),
-        ("../sched:x", "expected CATEGORY:NAME"),
-        ("sched:no_such", "this kernel has no such tracepoint"),
-    ] {
-        let error = recording.probes.tracepoint(spec, "x").unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-}
-
-/// Calls in the test of an overflow.
-const CALLS: u64 = 200_000;
-
-#[test]
-fn delivered_and_lost_are_what_was_produced_when_a_ring_overflows() {
-    let Some(_guard) = alone() else { return };
-    let mut recording = Recording::open(RingSizes { bulk: 64 << 10, ..RingSizes::default() });
-    // A call that nobody else makes.
-    let kind =
-        recording.probes.tracepoint("syscalls:sys_enter_sched_rr_get_interval", "calls").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
-    let script = format!("import os\nfor _ in range({CALLS}): os.sched_rr_get_interval(0)");
-    let mut child = Command::new("/usr/bin/python3").args(["-S", "-c", &script]).spawn().unwrap();
-    while child.try_wait().unwrap().is_none() {
-        recording.drain();
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let delivered = recording.of(kind.id).len() as u64;
-    let lost = recording.lost();
-    assert!(matches!(lost[..], [(id, Cause::RingFull, _)] if id == kind.id), "{lost:?}");
-    assert_eq!(delivered + lost[0].2, CALLS);
-    assert!(delivered > 0);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fi
 
 case $goal in
 demo) packages "the demo makes connections with it" python3 ;;
-test) packages "the tests compare with what these report" strace bpftool curl python3 procps ;;
+test) packages "the tests compare with what these report" strace bpftool curl python3 procps iproute2 ;;
 lint)
     if ! cargo deny --version >/dev/null 2>&1; then
         say "cargo-deny: checks licences and advisories of dependencies (some minutes)"

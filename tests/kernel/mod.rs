@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use tipstaff_runtime::{
     kind::{From, Kind, Repr},
     probe::{Coverage, Probes, RingSizes},
     queue::Cause,
+    record::{self, Span},
     source::{Item, Rings, Source as _},
 };
 
@@ -32,6 +33,32 @@ pub fn alone() -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Not the `python3` that is first on PATH, which may be a script that runs others.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// Python with nothing but its own library.
+pub fn python(script: &str) -> Command {
+    let mut command = Command::new(PYTHON);
+    command.args(["-I", "-S", "-c", script]);
+    command
+}
+
+/// A program that keeps the machine busy until this is dropped.
+pub struct Load(Child);
+
+impl Load {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 /// A word that asks for every field.
@@ -75,12 +102,44 @@ impl Recording {
         self.events.iter().filter(|event| event.kind() == kind).cloned().collect()
     }
 
+    /// All events of a kind and a process so far.
+    pub fn of_process(&mut self, kind: u16, pid: u32) -> Vec<Event> {
+        let mut events = self.of(kind);
+        events.retain(|event| event.number("pid") == u64::from(pid));
+        events
+    }
+
+    /// Runs a program to its end, and drains the rings meanwhile. Its pid, and the numbers that it
+    /// printed.
+    pub fn run(&mut self, command: &mut Command) -> (u32, Vec<i64>) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        while child.try_wait().unwrap().is_none() {
+            self.drain();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (pid, numbers(child))
+    }
+
+    /// Whether something is in the rings that was not handed out.
+    pub fn has_unfinished(&self) -> bool {
+        self.rings.has_unfinished()
+    }
+
     /// What was lost so far.
     pub fn lost(&mut self) -> Vec<(u16, Cause, u64)> {
         let mut lost = Vec::new();
         self.rings.losses(&mut |kind, cause, count| lost.push((kind, cause, count)));
         lost
     }
+}
+
+/// What a program printed that has ended, or will.
+fn numbers(child: Child) -> Vec<i64> {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let numbers = String::from_utf8(output.stdout).unwrap();
+    numbers.split_whitespace().map(|number| number.parse().unwrap()).collect()
 }
 
 /// A record, read by the catalogue.
@@ -115,6 +174,20 @@ impl Event {
             8 => u64::from_ne_bytes(self.at(field.offset)),
             size => panic!("{name} has {size} bytes"),
         }
+    }
+
+    /// What the call returned.
+    pub fn result(&self) -> i64 {
+        i64::from(i32::try_from(self.number("result").cast_signed() << 32 >> 32).unwrap())
+    }
+
+    /// A named value, or `-` where it is absent.
+    pub fn name(&self, field: &str) -> &'static str {
+        if self.is_absent(field) {
+            return "-";
+        }
+        let Type::Name(names) = self.field(field).ty else { panic!("{field} has no names") };
+        names[usize::try_from(self.number(field)).unwrap()]
     }
 
     pub fn address(&self, name: &str) -> [u8; 16] {
@@ -152,10 +225,18 @@ impl Event {
             Repr::DataLoc { base, relative: false } => {
                 let place = u32::from_ne_bytes(self.at(offset));
                 let start = usize::from(base) + (place & 0xffff) as usize;
-                &self.0[start..][..(place >> 16) as usize]
+                &self.0[start..][..(place >> 16 & 0x7fff) as usize]
             }
             other => panic!("{name}: {other:?}"),
         }
+    }
+
+    /// A text of a kind that is known only at run time, as policies get it: without its NUL.
+    pub fn span(&self, kind: &Kind, name: &str) -> Option<Span<'_>> {
+        let From::Record { offset, repr } = kind.field(name).unwrap().from else {
+            panic!("{name}")
+        };
+        record::span(&self.0, usize::from(offset), repr).unwrap()
     }
 }
 
@@ -262,9 +343,5 @@ pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
         (folder, program)
     });
     let child = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let pid = child.id();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let numbers = String::from_utf8(output.stdout).unwrap();
-    (pid, numbers.lines().map(|line| line.parse().unwrap()).collect())
+    (child.id(), numbers(child))
 }
