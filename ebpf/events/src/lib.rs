@@ -7,6 +7,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod describe;
 pub mod catalogue;
 pub mod wire;
 

@@ -5,12 +5,15 @@
 //! and exit. Calls by the 32-bit table (`int 0x80`, 32-bit programs) pass here too.
 //! docs/decisions/0002 has the reasons and the figures.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_user, maps::ProgramArray, programs::BtfTracePointContext,
+};
 use core::mem::MaybeUninit;
 
 use crate::{
-    events::{catalogue::VIA, index},
+    events::{catalogue::VIA, index, wire::LOST_MISSED},
     kernel::{task_struct, thread_info},
+    map::lost,
     task,
 };
 
@@ -130,6 +133,15 @@ impl Call {
             self.result as i32
         }
     }
+}
+
+/// Goes on as the program in that slot, which reports events of the kind; where there is none the
+/// event is missed.
+#[inline(always)]
+pub fn hand_over(ctx: &BtfTracePointContext, programs: &ProgramArray, slot: u32, kind: u16) {
+    // SAFETY: the programs in the slots take the same context.
+    unsafe { programs.tail_call(ctx, slot) };
+    lost(kind, LOST_MISSED);
 }
 
 /// Reads a `T` of the calling process's memory.

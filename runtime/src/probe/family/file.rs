@@ -2,11 +2,7 @@
 
 use tipstaff_events::catalogue::{open, rename, unlink};
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT, uring};
-
-const fn called(program: &'static str, slot: u32) -> Hook<'static> {
-    Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
-}
+use super::{Family, Hook, Part, Rung, SYS_EXIT, called, uring};
 
 pub(in super::super) static FAMILY: Family = Family {
     object: "file",

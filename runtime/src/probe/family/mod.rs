@@ -93,6 +93,11 @@ pub(super) enum At<'a> {
 const SYS_EXIT: At<'static> =
     At::Typed { name: "sys_exit", passes: &["struct pt_regs *", "long int"] };
 
+/// The program of one kind, called by the one of its family that sits at [`SYS_EXIT`].
+const fn called(program: &'static str, slot: u32) -> Hook<'static> {
+    Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
+}
+
 /// Every family.
 pub(super) static FAMILIES: &[&Family] =
     &[&life::FAMILY, &signal::FAMILY, &file::FAMILY, &socket::FAMILY];

@@ -2,7 +2,7 @@
 
 use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT, uring};
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT, called, uring};
 
 /// Changes of a socket's state (Linux 4.16).
 const SET_STATE: At<'static> = At::Twice {
@@ -11,10 +11,6 @@ const SET_STATE: At<'static> = At::Twice {
 };
 /// A TCP socket is gone (Linux 4.16).
 const DESTROYED: At<'static> = At::Twice { name: "tcp_destroy_sock", passes: &["struct sock *"] };
-
-const fn called(program: &'static str, slot: u32) -> Hook<'static> {
-    Hook { program, at: At::Called { caller: &SYS_EXIT, array: "PROGRAMS", slot } }
-}
 
 pub(in super::super) static FAMILY: Family = Family {
     object: "socket",

@@ -10,12 +10,11 @@ use tipstaff_probes::{
         maps::ProgramArray,
         programs::BtfTracePointContext,
     },
-    call::{Call, Name, Table, user},
+    call::{Call, Name, Table, hand_over, user},
     events::{
         catalogue::{Open, Rename, Unlink, open, rename, unlink},
-        wire::{LOST_MISSED, Text},
+        wire::Text,
     },
-    map::lost,
     path::{self, AT_FDCWD},
     record::Draft,
     task,
@@ -68,9 +67,7 @@ fn file(ctx: BtfTracePointContext) -> i32 {
         _ => (rename::KIND, 2),
     };
     if task::wanted(kind).is_some() {
-        // SAFETY: the programs in the slots take the same context.
-        unsafe { PROGRAMS.tail_call(&ctx, slot) };
-        lost(kind, LOST_MISSED);
+        hand_over(&ctx, &PROGRAMS, slot, kind);
     }
     0
 }

@@ -14,12 +14,9 @@ use tipstaff_probes::{
         maps::ProgramArray,
         programs::BtfTracePointContext,
     },
-    call::{Call, Name, Table, user},
-    events::{
-        catalogue::{Accept, Listen, accept, connect, listen, tcp_close},
-        wire::LOST_MISSED,
-    },
-    map::{self, lost},
+    call::{Call, Name, Table, hand_over, user},
+    events::catalogue::{Accept, Listen, accept, connect, listen, tcp_close},
+    map,
     record::Draft,
     socket::{Given, Sock},
     task,
@@ -54,9 +51,7 @@ fn socket(ctx: BtfTracePointContext) -> i32 {
     };
     // Who accepts a connection is also asked for by `tcp_close`.
     if task::wanted(kind).is_some() || kind == accept::KIND && map::wanted(tcp_close::KIND) != 0 {
-        // SAFETY: the programs in the slots take the same context.
-        unsafe { PROGRAMS.tail_call(&ctx, slot) };
-        lost(kind, LOST_MISSED);
+        hand_over(&ctx, &PROGRAMS, slot, kind);
     }
     0
 }
