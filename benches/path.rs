@@ -46,9 +46,9 @@ fn main() {
     let loaded = compiler.load(file.as_ref()).expect("run tools/build-policies.sh tests");
     let counts = Arc::new(AgentMetrics::default());
     let (alerts, _sink) = Alerts::new(1, Arc::clone(&counts));
-    let outcome = Outcome { metrics: Metrics::new(Duration::from_mins(10)), alerts, counts };
+    let outcome = Outcome::new(Metrics::new(Duration::from_mins(10)), alerts, counts);
     let pool = Pool::new(1, outcome.clone()).expect("threads");
-    let limits = Limits { queue: 1 << 30, ..Limits::default() };
+    let limits = Limits { queue: 1 << 30, cpu_percent: 10_000, ..Limits::default() };
     let configured = loaded.configure(Vec::new(), &limits, &outcome).expect("configured");
     let plan =
         plan::bind("trivial", &configured.manifest.subscriptions, &kinds, &[]).expect("bound");

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use court::{Court, batch, eventually};
 use tipstaff_runtime::{
-    outcome::Severity,
-    policy::{Life, Limits, Refusal},
+    outcome::{PolicyLabels, Severity},
+    policy::{Life, Limits, Refusal, Running},
+    queue::Batch,
 };
 
 #[test]
@@ -163,6 +164,81 @@ fn a_slow_policy_does_not_hold_a_healthy_one() {
     assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
     drop(healthy);
     drop(lame);
+}
+
+#[test]
+fn policies_that_always_have_something_to_do_share_a_worker_whatever_a_call_takes() {
+    let court = Court::with_workers(1);
+    let loaded = court.load_fixture();
+    let start = || {
+        let limits = Limits {
+            cpu_per_call: Duration::from_mins(1),
+            cpu_percent: 10_000,
+            queue: usize::MAX,
+            ..Limits::default()
+        };
+        let settings = "upon = \"slow\"\npath = \"/slow\"";
+        court.pool.start(court.configure(&loaded, settings, &limits).unwrap()).unwrap()
+    };
+    // Both bear the same name, which is the agent's business to refuse, not the pool's: so what
+    // they used is told apart by what waits.
+    let (hog, modest) = (start(), start());
+    let (large, small) = (batch(0, &["/slow"; 20]), batch(0, &["/slow"; 2]));
+    let (hogs, modests) = (100, 1000);
+    for _ in 0..modests {
+        modest.queue().push(&small);
+    }
+    for _ in 0..hogs {
+        hog.queue().push(&large);
+    }
+    let done =
+        |policy: &Running, of: &Batch, all: usize| all - policy.queue().bytes() / of.bytes.len();
+    eventually("a part of the work", || done(&modest, &small, modests) >= 100);
+    let (theirs, ours) = (done(&hog, &large, hogs) * 20, done(&modest, &small, modests) * 2);
+    // A turn of the hog is one batch of 20, and one may be under way.
+    assert!(theirs <= ours + 2 * 20 + 20, "{theirs} rows of the hog, {ours} of the other");
+    assert!(ours < 2 * modests, "the load did not last");
+    for policy in [&hog, &modest] {
+        let _ = policy.stop(Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_policy_gets_its_share_of_a_core_and_no_more() {
+    let court = Court::new();
+    let limits = Limits { cpu_percent: 5, queue: usize::MAX, ..Limits::default() };
+    let policy = court.run("upon = \"slow\"\npath = \"/slow\"", &limits);
+    let begin = Instant::now();
+    let (one, all) = (batch(0, &["/slow"]), 100_000);
+    for _ in 0..all {
+        policy.queue().push(&one);
+    }
+    let labels = PolicyLabels { policy: "fixture".into() };
+    let throttled = court.outcome.counts.throttled.get_or_create_owned(&labels);
+    eventually("a second of waiting", || throttled.get() > 1.0);
+    let used = policy.numbers().cpu_seconds;
+    // Saved at first, earned since, and one call too many each time that it waits is paid back.
+    let earned = 0.05 * (1.0 + begin.elapsed().as_secs_f64()) + 0.05;
+    assert!(used <= earned, "{used} s used, {earned} s earned");
+    assert!(!policy.queue().is_empty());
+    let _ = policy.stop(Duration::ZERO);
+}
+
+#[test]
+fn a_replaced_policy_gets_no_second_burst_of_alerts() {
+    let court = Court::new();
+    let limits = Limits { alerts_per_minute: 0, alerts_burst: 3, ..Limits::default() };
+    let settings = "upon = \"alert\"";
+    let loaded = court.load_fixture();
+    let mut policy = court.run(settings, &limits);
+    policy.queue().push(&batch(5, &["/a", "/b"]));
+    eventually("the alerts", || policy.numbers().rows == 2);
+    let next = policy.prepare(court.configure(&loaded, settings, &limits).unwrap(), true).unwrap();
+    policy.replace(next);
+    policy.queue().push(&batch(7, &["/c", "/d", "/e"]));
+    assert!(policy.stop(Duration::from_secs(5)));
+    let alerts: Vec<_> = court.alerts.try_iter().map(|alert| alert.message).collect();
+    assert_eq!(alerts, ["/a", "/b", "/c"]);
 }
 
 #[test]

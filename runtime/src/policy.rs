@@ -5,6 +5,7 @@
 //! Compiler::load(path)        -> Loaded       file read once, compiled by a child, described
 //! Loaded::configure(settings) -> Configured   an instance with its settings; manifest in force
 //! Pool::start(configured)     -> Running      its queue takes batches, workers call it
+//! Running::replace(next)                      the next generation, between two batches
 //! Running::stop(bound)                        queue drained, last tick
 //! ```
 //!
@@ -18,6 +19,8 @@
 //! | `instance` | calls |
 //! | `load` | all of this in order |
 //! | `pool`, `slot` | worker threads, and what they do with one policy |
+//! | `life`, `health`, `share` | its states; what becomes of one that fails; its share of a core |
+//! | `succession` | one generation takes the place of another |
 
 mod bindings;
 pub mod compile;
@@ -26,14 +29,18 @@ mod counts;
 mod deadline;
 mod error;
 mod file;
+mod health;
 mod host;
 mod inspect;
 mod instance;
+mod life;
 mod limiter;
 mod limits;
 mod load;
 mod pool;
+mod share;
 mod slot;
+mod succession;
 mod ticker;
 
 pub use compile::Workshop;
@@ -42,7 +49,8 @@ pub use error::{CallError, LoadError, Reason, Refusal};
 pub use file::{Digest, MAX_FILE};
 pub use host::Outcome;
 pub use inspect::{Inspection, ManifestFrom, inspect};
+pub use life::{Generation, Life};
 pub use limits::Limits;
 pub use load::{Compiler, Configured, Loaded};
-pub use pool::{Held, Pool, Running};
-pub use slot::Life;
+pub use pool::{Pool, Running};
+pub use succession::Next;

@@ -155,20 +155,24 @@ impl Inner {
                 continue;
             }
             self.dropped += lost;
-            // One gap per subscription: they grow together until the policy is told.
-            if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.subscription == subscription) {
-                gap.lost += lost;
-                gap.first_ns = gap.first_ns.min(batch.first_ns);
-                gap.last_ns = gap.last_ns.max(batch.last_ns);
-            } else {
-                self.gaps.push(Gap {
-                    subscription,
-                    lost,
-                    first_ns: batch.first_ns,
-                    last_ns: batch.last_ns,
-                    cause: Cause::QueueFull,
-                });
-            }
+            let Batch { first_ns, last_ns, .. } = *batch;
+            let cause = Cause::QueueFull;
+            Gap { subscription, lost, first_ns, last_ns, cause }.add_to(&mut self.gaps);
+        }
+    }
+}
+
+impl Gap {
+    /// Adds it to gaps that are still to be told: those of one subscription and cause grow together.
+    pub fn add_to(self, gaps: &mut Vec<Self>) {
+        let same =
+            |gap: &&mut Self| (gap.subscription, gap.cause) == (self.subscription, self.cause);
+        if let Some(gap) = gaps.iter_mut().find(same) {
+            gap.lost += self.lost;
+            gap.first_ns = gap.first_ns.min(self.first_ns);
+            gap.last_ns = gap.last_ns.max(self.last_ns);
+        } else {
+            gaps.push(self);
         }
     }
 }

@@ -48,13 +48,18 @@ pub struct Court {
 impl Court {
     /// With two workers.
     pub fn new() -> Self {
+        Self::with_workers(2)
+    }
+
+    /// With so many.
+    pub fn with_workers(workers: usize) -> Self {
         let cache = tempfile::tempdir().unwrap();
         let counts = Arc::new(AgentMetrics::default());
         let (alerts, from_policies) = Alerts::new(1000, Arc::clone(&counts));
-        let outcome = Outcome { metrics: Metrics::new(Duration::from_mins(10)), alerts, counts };
+        let outcome = Outcome::new(Metrics::new(Duration::from_mins(10)), alerts, counts);
         Self {
             compiler: Compiler::new(cache.path(), Workshop::Here).unwrap(),
-            pool: Pool::new(2, outcome.clone()).unwrap(),
+            pool: Pool::new(workers, outcome.clone()).unwrap(),
             outcome,
             alerts: from_policies,
             _cache: cache,

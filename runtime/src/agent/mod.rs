@@ -8,6 +8,8 @@
 mod loader;
 mod lock;
 mod policies;
+mod refused;
+mod sight;
 
 use std::{
     io,
@@ -105,7 +107,7 @@ impl Agent {
         Trust::code().directory(cache)?;
         // Not by its path: the file may be another one when the first policy comes.
         let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
-        let outcome = Outcome { metrics: metrics.clone(), alerts, counts };
+        let outcome = Outcome::new(metrics.clone(), alerts, counts);
         let pool = Pool::new(Pool::default_workers(), outcome.clone())?;
         let (loader, answers) = Loader::start(&compiler)?;
         let policies = Policies::new(kinds, probes, reader, pool, outcome);
@@ -141,14 +143,14 @@ impl Agent {
                 recv(self.answers) -> answer => if let Ok(answer) = answer {
                     self.take(answer);
                 },
-                recv(look) -> _ => self.policies.look(),
+                recv(look) -> _ => self.policies.look(&self.config),
                 recv(sweep) -> _ => self.metrics.sweep(),
                 recv(end) -> _ => break,
             }
             if !is_ready && self.loader.was_asked() && self.loader.is_idle() {
                 is_ready = true;
                 self.policies.settle(SETTLE);
-                self.policies.look();
+                self.policies.look(&self.config);
                 ready(self.policies.running());
             }
         }

@@ -1,8 +1,10 @@
 //! The policies that run, and how they come, change and go.
 //!
 //! A policy joins the reader when the probes deliver what it wants, and leaves it before they stop
-//! to. One that is replaced takes batches from the same cut in time at which the generation before
-//! it got its last one, and runs when that one has ended: no event is lost, and none is seen twice.
+//! to. One that takes the place of another generation goes on with its queue if their rows are the
+//! same, and else takes rows from the same cut in time at which the other got its last one: no event
+//! is lost, and none is seen twice. Everything that can fail is done before the running generation
+//! is touched, so that it goes on whatever happens.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,55 +13,33 @@ use std::{
     time::Duration,
 };
 
+use super::{
+    refused::Refused,
+    sight::{Sight, Unseen},
+};
 use crate::{
-    config::{self, Config, Problems},
+    config::{self, Config},
     feed::MemberId,
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Wanted},
-    policy::{Digest, Life, LoadError, Loaded, Outcome, Pool, Running},
-    probe::{Coverage, ProbeError, Probes, Report},
+    policy::{Configured, Generation, Life, Loaded, Outcome, Pool, Running},
+    probe::Probes,
     reader::{Reader, Subscriber},
 };
 
 /// How long a policy may take for what waits in its queue when it has to go.
 const LAST_BATCHES: Duration = Duration::from_secs(2);
 
-/// Why a policy does not run, or why an earlier generation of it goes on.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error(
-        "{path}: there is a policy `{name}` already, from {other}: rename one of them, or remove {other} to put this one in its place"
-    )]
-    Duplicate { path: String, name: String, other: String },
-    #[error(
-        "{path}: its digest is {found}, but [policy.{name}] allows only {allowed}: add it there if you trust the file"
-    )]
-    Digest { path: String, name: String, found: Digest, allowed: String },
-    #[error("{path}: {problems}")]
-    Settings { path: String, problems: Problems },
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("{path}: {source}")]
-    Plan { path: String, source: plan::Error },
-    #[error("{path}: the events `{kind}` that it needs cannot be seen here: {reason}")]
-    Unseen { path: String, kind: String, reason: String },
-    #[error("{path}: {source}")]
-    Probe { path: String, source: ProbeError },
-}
-
 /// See the module's documentation.
 pub(super) struct Policies {
-    kinds: Kinds,
-    probes: Probes,
+    sight: Sight,
     reader: Reader,
     pool: Pool,
     outcome: Outcome,
     active: BTreeMap<String, Active>,
     /// Files that hold no policy that runs.
     refused: BTreeSet<PathBuf>,
-    /// How well each kind is seen, as it was last told.
-    told: Report,
     states: BTreeSet<&'static str>,
 }
 
@@ -68,10 +48,11 @@ struct Active {
     loaded: Loaded,
     section: config::Policy,
     latency: Duration,
-    generation: u32,
     plan: Arc<Plan>,
     member: MemberId,
     running: Running,
+    /// The last generation before this one that ran as it should, to fall back to.
+    good: Option<(Loaded, config::Policy)>,
 }
 
 /// What is there before anything is changed for a policy.
@@ -79,26 +60,25 @@ struct Prepared {
     loaded: Loaded,
     section: config::Policy,
     plan: Plan,
-    configured: crate::policy::Configured,
+    configured: Configured,
+    generation: Generation,
 }
 
 impl Policies {
     pub fn new(kinds: Kinds, probes: Probes, reader: Reader, pool: Pool, outcome: Outcome) -> Self {
         Self {
-            kinds,
-            probes,
+            sight: Sight::new(kinds, probes),
             reader,
             pool,
             outcome,
             active: BTreeMap::new(),
             refused: BTreeSet::new(),
-            told: Report::new(),
             states: BTreeSet::new(),
         }
     }
 
     pub fn kinds(&self) -> &Kinds {
-        &self.kinds
+        self.sight.kinds()
     }
 
     /// Number of policies that run.
@@ -112,7 +92,7 @@ impl Policies {
         if let Some(active) = goes_on {
             tracing::error!(
                 policy = active.loaded.manifest.name,
-                generation = active.generation,
+                generation = active.running.generation().number(),
                 "{error}; the policy that was loaded from there before goes on"
             );
         } else {
@@ -177,19 +157,33 @@ impl Policies {
         self.reader.settle(timeout);
     }
 
-    /// Brings the metrics of the policies' states and queues up to date.
-    pub fn look(&mut self) {
+    /// Puts the last good generation into the place of one in quarantine, and brings the metrics of the
+    /// policies' states and queues up to date.
+    pub fn look(&mut self, config: &Config) {
+        let bad = self.active.iter_mut().filter_map(|(name, active)| {
+            let (loaded, section) =
+                active.good.take_if(|_| active.running.life() == Life::Quarantined)?;
+            Some((name.clone(), loaded, section))
+        });
+        for (name, loaded, section) in bad.collect::<Vec<_>>() {
+            tracing::warn!(policy = name, "falling back to the last good generation");
+            if let Err(error) = self.run(&name, loaded, section, config) {
+                tracing::error!(
+                    policy = name,
+                    "the last good generation does not run either: {error}"
+                );
+            }
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
         let mut states: BTreeMap<&str, i64> = self.states.iter().map(|state| (*state, 0)).collect();
         for (name, active) in &self.active {
             let labels = PolicyLabels { policy: name.clone() };
             let waiting = i64::try_from(active.running.queue().bytes()).unwrap_or(i64::MAX);
             self.outcome.counts.queue.get_or_create(&labels).set(waiting);
-            let state = match active.running.life() {
-                Life::Running => "running",
-                Life::Restarting => "restarting",
-                Life::Quarantined => "quarantined",
-                Life::Stopped => "stopped",
-            };
+            let state = active.running.life().name();
             *states.entry(state).or_default() += 1;
             self.states.insert(state);
         }
@@ -202,8 +196,8 @@ impl Policies {
 
     /// Detaches the probes, delivers what they saw, and ends all policies.
     pub fn stop(self) {
-        let Self { mut probes, reader, active, .. } = self;
-        if let Err(error) = probes.apply(&Wanted::new()) {
+        let Self { mut sight, reader, active, .. } = self;
+        if let Err(error) = sight.apply(&Wanted::new()) {
             tracing::error!("the probes cannot be detached: {error}");
         }
         reader.stop();
@@ -238,12 +232,50 @@ impl Policies {
                 return Ok(());
             }
         }
+        self.run(&name, loaded, section, config)
+    }
+
+    /// Runs a policy, perhaps in the place of an earlier generation.
+    fn run(
+        &mut self,
+        name: &str,
+        loaded: Loaded,
+        section: config::Policy,
+        config: &Config,
+    ) -> Result<(), Refused> {
         let prepared = self.prepare(loaded, section, config)?;
-        self.apply_with(&prepared)?;
-        let result = self.put_in(&name, prepared, config.agent.latency);
-        // What the earlier generation alone had asked for is not wanted any more.
+        let result = self
+            .apply_with(&prepared)
+            .and_then(|()| self.put_in(name, prepared, config.agent.latency));
+        // What the earlier generation alone, or one that is refused, had asked for is not wanted.
         self.apply();
         result
+    }
+
+    /// Makes the probes deliver what this policy wants, too. Refuses if they cannot.
+    fn apply_with(&mut self, prepared: &Prepared) -> Result<(), Refused> {
+        let Prepared { loaded, plan, configured, generation, .. } = prepared;
+        let path = || shown(&loaded.path);
+        let wanted = plan::union(
+            self.active.values().map(|active| &active.plan.wanted).chain([&plan.wanted]),
+        );
+        let seen = self.sight.apply(&wanted);
+        seen.map_err(|source| Refused::Probe { path: path(), source })?;
+        let subscriptions = &configured.manifest.subscriptions;
+        let needs = |index| !subscriptions[usize::from(index)].optional;
+        if let Some(Unseen { kind, reason }) = self.sight.unseen(plan, needs) {
+            return Err(Refused::Unseen { path: path(), kind, reason });
+        }
+        generation.enters(Life::Planned, &"its probes are attached");
+        Ok(())
+    }
+
+    /// Makes the probes deliver what the policies that run want, and nothing else.
+    fn apply(&mut self) {
+        let wanted = plan::union(self.active.values().map(|active| &active.plan.wanted));
+        if let Err(error) = self.sight.apply(&wanted) {
+            tracing::error!("the probes cannot be changed: {error}");
+        }
     }
 
     /// Checks everything that can be checked before something is changed.
@@ -255,12 +287,22 @@ impl Policies {
     ) -> Result<Prepared, Refused> {
         let path = || shown(&loaded.path);
         let name = &loaded.manifest.name;
-        if !section.digest.is_empty() && !section.digest.contains(&loaded.digest.to_string()) {
+        let generation = self.active.get(name).map_or_else(
+            || Generation::new(name, 1, &self.outcome.counts),
+            |active| active.running.generation().next(),
+        );
+        generation.enters(
+            Life::Loaded,
+            &format_args!("{}: {} bytes, {}", path(), loaded.size, loaded.digest),
+        );
+        // What is allowed now, also for a generation that ran before.
+        let allowed = config.policy(name).digest;
+        if !allowed.is_empty() && !allowed.contains(&loaded.digest.to_string()) {
             return Err(Refused::Digest {
                 path: path(),
                 name: name.clone(),
                 found: loaded.digest,
-                allowed: section.digest.join(", "),
+                allowed: allowed.join(", "),
             });
         }
         let settings = section
@@ -268,140 +310,59 @@ impl Policies {
             .check(&loaded.manifest, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
         let configured = loaded.configure(settings, &section.limits.into(), &self.outcome)?;
+        generation.enters(Life::Configured, &"an instance took its settings");
         let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
-        let plan = plan::bind(name, &configured.manifest.subscriptions, &self.kinds, &withheld)
-            .map_err(|source| Refused::Plan { path: path(), source })?;
+        let plan =
+            plan::bind(name, &configured.manifest.subscriptions, self.sight.kinds(), &withheld)
+                .map_err(|source| Refused::Plan { path: path(), source })?;
         for note in &plan.notes {
             tracing::warn!(policy = name, "{note}");
         }
-        Ok(Prepared { loaded, section, plan, configured })
-    }
-
-    /// Makes the probes deliver what this policy wants, too. Refuses if they cannot.
-    fn apply_with(&mut self, prepared: &Prepared) -> Result<(), Refused> {
-        let path = || shown(&prepared.loaded.path);
-        let wanted = plan::union(
-            self.active.values().map(|active| &active.plan.wanted).chain([&prepared.plan.wanted]),
-        );
-        let report = match self.probes.apply(&wanted) {
-            Ok(report) => report,
-            Err(source) => {
-                self.apply();
-                return Err(Refused::Probe { path: path(), source });
-            }
-        };
-        self.tell(report.clone());
-        let subscriptions = &prepared.configured.manifest.subscriptions;
-        for bound in
-            prepared.plan.bound().filter(|bound| !subscriptions[usize::from(bound.index)].optional)
-        {
-            if let Some(seen) = report.get(&bound.kind)
-                && let Coverage::None(reason) = &seen.coverage
-            {
-                let kind = self
-                    .kinds
-                    .get(bound.kind)
-                    .map_or_else(String::new, |kind| kind.name.to_string());
-                let tried =
-                    seen.rejected.iter().map(|hook| format!("\n  {}: {}", hook.hook, hook.reason));
-                let reason = [reason.clone()].into_iter().chain(tried).collect();
-                self.apply();
-                return Err(Refused::Unseen { path: path(), kind, reason });
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the probes deliver what the policies that run want, and nothing else.
-    fn apply(&mut self) {
-        let wanted = plan::union(self.active.values().map(|active| &active.plan.wanted));
-        match self.probes.apply(&wanted) {
-            Ok(report) => self.tell(report),
-            Err(error) => tracing::error!("the probes cannot be changed: {error}"),
-        }
-    }
-
-    /// Says how well kinds are seen, once.
-    fn tell(&mut self, report: Report) {
-        for (id, seen) in &report {
-            if self.told.get(id) == Some(seen) {
-                continue;
-            }
-            let kind =
-                self.kinds.get(*id).map_or_else(|| id.to_string(), |kind| kind.name.to_string());
-            let hooks = seen.hooks.join(", ");
-            for rejected in &seen.rejected {
-                tracing::debug!(
-                    kind,
-                    hook = rejected.hook,
-                    "hook does not work here: {}",
-                    rejected.reason
-                );
-            }
-            match &seen.coverage {
-                Coverage::Full => tracing::debug!(kind, hooks, "coverage full"),
-                other => tracing::warn!(kind, hooks, "coverage {other}"),
-            }
-        }
-        self.told = report;
+        Ok(Prepared { loaded, section, plan, configured, generation })
     }
 
     fn put_in(&mut self, name: &str, prepared: Prepared, latency: Duration) -> Result<(), Refused> {
-        let Prepared { loaded, section, plan, configured } = prepared;
-        let held = self.pool.hold(configured);
+        let Prepared { loaded, section, plan, configured, generation: _ } = prepared;
         let plan = Arc::new(plan);
-        let subscriber =
-            Subscriber { plan: Arc::clone(&plan), queue: Arc::clone(held.queue()), latency };
-        let (member, generation) = if let Some(old) = self.active.remove(name) {
-            let member = self.reader.replace(old.member, subscriber);
-            end(name, &old.running);
-            (member, old.generation + 1)
-        } else {
-            (self.reader.add(subscriber), 1)
+        let Some(active) = self.active.get_mut(name) else {
+            let running = self.pool.start(configured)?;
+            let queue = Arc::clone(running.queue());
+            let member = self.reader.add(Subscriber { plan: Arc::clone(&plan), queue, latency });
+            let active = Active { loaded, section, latency, plan, member, running, good: None };
+            self.active.insert(name.to_owned(), active);
+            return Ok(());
         };
-        let running = match held.start() {
-            Ok(running) => running,
-            Err(error) => {
-                self.reader.remove(member);
-                self.outcome.metrics.remove(name);
-                return Err(error.into());
-            }
-        };
-        let events: Vec<&str> = running
-            .manifest()
-            .subscriptions
-            .iter()
-            .map(|subscription| subscription.event.as_str())
-            .collect();
-        tracing::info!(
-            policy = name,
-            version = running.manifest().version,
-            generation,
-            events = events.join(","),
-            digest = %loaded.digest,
-            "policy runs"
+        let same_rows = active.plan.makes_the_same_rows(&plan)
+            && active.latency == latency
+            && active.section.limits.queue == section.limits.queue;
+        let was_good = active.running.life() == Life::Running;
+        let next = active.running.prepare(configured, same_rows)?;
+        if let Some(queue) = next.queue().map(Arc::clone) {
+            let subscriber = Subscriber { plan: Arc::clone(&plan), queue, latency };
+            active.member = self.reader.replace(active.member, subscriber);
+        }
+        active.running.replace(next);
+        (active.plan, active.latency) = (plan, latency);
+        let old = (
+            std::mem::replace(&mut active.loaded, loaded),
+            std::mem::replace(&mut active.section, section),
         );
-        self.active.insert(
-            name.to_owned(),
-            Active { loaded, section, latency, generation, plan, member, running },
-        );
+        if was_good {
+            active.good = Some(old);
+        }
         Ok(())
     }
 
     fn remove(&mut self, name: &str, why: &str) {
         let Some(active) = self.active.remove(name) else { return };
         self.reader.remove(active.member);
-        end(name, &active.running);
-        self.outcome.metrics.remove(name);
+        if !active.running.remove(LAST_BATCHES) {
+            tracing::warn!(policy = name, "policy did not take its last batches in time");
+        }
+        active.running.generation().enters(Life::Removed, &format_args!("policy removed: {why}"));
+        self.outcome.forget(name);
         self.outcome.counts.queue.remove(&PolicyLabels { policy: name.to_owned() });
         self.apply();
-        tracing::info!(policy = name, "policy removed: {why}");
-    }
-}
-
-fn end(name: &str, running: &Running) {
-    if !running.stop(LAST_BATCHES) {
-        tracing::warn!(policy = name, "policy did not take its last batches in time");
     }
 }
 

@@ -74,7 +74,7 @@ impl<'a> Check<'a> {
         Ok(Self {
             config,
             compiler: Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?,
-            outcome: Outcome { metrics, alerts, counts },
+            outcome: Outcome::new(metrics, alerts, counts),
             kinds: Kinds::built_in(),
             known: BTreeMap::new(),
         })

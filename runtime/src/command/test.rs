@@ -138,11 +138,7 @@ fn run_case(loaded: &Loaded, case: &Path) -> anyhow::Result<Vec<Value>> {
     let source = Jsonl::open(case, &kinds)?;
     let counts = Arc::new(AgentMetrics::default());
     let (alerts, raised) = Alerts::new(ALERTS, Arc::clone(&counts));
-    let outcome = Outcome {
-        metrics: Metrics::new(Duration::from_hours(1)),
-        alerts,
-        counts: Arc::clone(&counts),
-    };
+    let outcome = Outcome::new(Metrics::new(Duration::from_hours(1)), alerts, Arc::clone(&counts));
     let pool = Pool::new(1, outcome.clone()).context("cannot start a thread")?;
     let policy = pool.start(configure(loaded, case, &outcome)?)?;
 
@@ -176,6 +172,7 @@ fn configure(loaded: &Loaded, case: &Path, outcome: &Outcome) -> anyhow::Result<
     let settings = loaded.manifest.settings(&given)?;
     let limits = Limits {
         queue: usize::MAX,
+        cpu_percent: u32::MAX,
         alerts_burst: u32::MAX,
         log_lines_burst: u32::MAX,
         ..Limits::default()

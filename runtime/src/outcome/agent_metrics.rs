@@ -63,6 +63,13 @@ labels! {
         /// What the reason was.
         cause
     }
+    /// A policy that came into a state.
+    TransitionLabels {
+        /// Name of the policy.
+        policy,
+        /// Name of the state.
+        state
+    }
     /// Policies in one state.
     StateLabels {
         /// Name of the state.
@@ -176,6 +183,11 @@ agent_metrics! {
     queue: Family<PolicyLabels, Gauge>, Bytes;
     /// Policies, by state.
     policies: Family<StateLabels, Gauge>;
+    /// How often a policy came into a state: loaded, configured, planned, running, restarting,
+    /// quarantined, replaced, removed, stopped.
+    transitions: Family<TransitionLabels, Counter>;
+    /// Time that a policy had to wait because it had used up its share of a core.
+    throttled: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
     /// Enriched fields that had no value in a row, by field and reason.
     enrichment_misses: Family<CauseLabels, Counter>;
     /// Alerts that a policy raised and that went on to the sink.

@@ -89,15 +89,11 @@ impl Alerts {
         (Self { to_sink, counts }, from_policies)
     }
 
-    /// The way for one policy, with its limit. It belongs to the policy's name: keep it when an
-    /// instance restarts, or restarting gives a fresh burst.
+    /// The way for one policy, with its limit. The limit belongs to the policy's name: keep it when
+    /// an instance restarts or a generation is replaced, or that gives a fresh burst.
     #[must_use]
-    pub fn policy(&self, name: &str, rate: Rate) -> PolicyAlerts {
-        PolicyAlerts {
-            way: self.clone(),
-            labels: PolicyLabels { policy: name.to_owned() },
-            rate: Arc::new(Mutex::new(rate)),
-        }
+    pub fn policy(&self, name: &str, rate: Arc<Mutex<Rate>>) -> PolicyAlerts {
+        PolicyAlerts { way: self.clone(), labels: PolicyLabels { policy: name.to_owned() }, rate }
     }
 }
 
@@ -146,8 +142,8 @@ mod tests {
     fn each_alert_is_sent_limited_or_dropped_and_counted_as_such() {
         let counts = Arc::new(AgentMetrics::default());
         let (alerts, sink) = Alerts::new(3, Arc::clone(&counts));
-        let (noisy, calm) =
-            (alerts.policy("noisy", Rate::new(1, 2)), alerts.policy("calm", Rate::new(1, 2)));
+        let rate = || Arc::new(Mutex::new(Rate::new(1, 2)));
+        let (noisy, calm) = (alerts.policy("noisy", rate()), alerts.policy("calm", rate()));
         assert_eq!(
             [(); 4].map(|()| raise(&noisy)),
             [Raised::Sent, Raised::Sent, Raised::Limited, Raised::Limited]
@@ -174,7 +170,7 @@ mod tests {
     #[test]
     fn clones_share_the_limit() {
         let (alerts, _sink) = Alerts::new(9, Arc::default());
-        let way = alerts.policy("p", Rate::new(1, 1));
+        let way = alerts.policy("p", Arc::new(Mutex::new(Rate::new(1, 1))));
         assert_eq!([raise(&way), raise(&way.clone())], [Raised::Sent, Raised::Limited]);
     }
 }

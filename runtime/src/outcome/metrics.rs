@@ -39,22 +39,29 @@ pub struct Metrics(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     idle: Duration,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
     /// The table of each policy's running generation.
-    running: Mutex<BTreeMap<String, Arc<Table>>>,
+    running: BTreeMap<String, Arc<Table>>,
+    /// Tables of generations that are about to run.
+    reserved: Vec<Arc<Table>>,
 }
 
 impl Metrics {
     /// A registry in which a series with labels expires when nobody wrote to it for `idle`.
     #[must_use]
     pub fn new(idle: Duration) -> Self {
-        Self(Arc::new(Shared { idle, running: Mutex::default() }))
+        Self(Arc::new(Shared { idle, tables: Mutex::default() }))
     }
 
-    /// Begins a generation of a policy, with room for `max_series`. Until [`PolicyMetrics::commit`]
+    /// Begins a generation of a policy, with room for `max_series`. Until [`Reserved::commit`]
     /// only series that the running generation has as well are visible.
     #[must_use]
     pub fn begin(&self, policy: &str, max_series: usize) -> PolicyMetrics {
-        let previous = self.0.lock().get(policy).map(Arc::clone);
+        let previous = self.0.lock().running.get(policy).map(Arc::clone);
         PolicyMetrics {
             shared: Arc::clone(&self.0),
             table: Arc::new(Table::new(policy, max_series, previous)),
@@ -63,7 +70,7 @@ impl Metrics {
 
     /// Forgets a policy that is gone.
     pub fn remove(&self, policy: &str) {
-        self.0.lock().remove(policy);
+        self.0.lock().running.remove(policy);
     }
 
     /// How often [`Self::sweep`] must be called.
@@ -74,7 +81,7 @@ impl Metrics {
 
     /// Takes out the series that were idle for too long.
     pub fn sweep(&self) {
-        for table in self.0.tables() {
+        for table in self.0.running() {
             table.sweep();
         }
     }
@@ -83,7 +90,7 @@ impl Metrics {
     #[must_use]
     pub fn families(&self) -> Vec<FamilySnapshot> {
         let mut families = BTreeMap::new();
-        for table in self.0.tables() {
+        for table in self.0.running() {
             table.snapshot(&mut families);
         }
         families.into_values().collect()
@@ -91,17 +98,18 @@ impl Metrics {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Table>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tables(&self) -> Vec<Arc<Table>> {
-        self.lock().values().map(Arc::clone).collect()
+    fn running(&self) -> Vec<Arc<Table>> {
+        self.lock().running.values().map(Arc::clone).collect()
     }
 
-    /// Fails if a running policy of another name uses this name otherwise.
+    /// Fails if a policy of another name, which runs or is about to, uses this name otherwise.
     fn check(&self, policy: &str, name: &str, schema: &Schema) -> Result<(), MetricError> {
-        for table in self.tables().iter().filter(|table| table.policy() != policy) {
+        let Tables { running, reserved } = &*self.lock();
+        for table in running.values().chain(reserved).filter(|table| table.policy() != policy) {
             for (other_name, other) in table.schemas() {
                 same(name, schema, table.policy(), &other_name, &other)?;
             }
@@ -155,18 +163,17 @@ impl PolicyMetrics {
         self.handle(MetricKind::Histogram, describe.into(), labels, bounds).map(Histogram)
     }
 
-    /// Puts this generation in the place of the one that ran before, which must not be running any
-    /// more. Fails, changing nothing, if another policy took a name in the meantime.
-    pub fn commit(&self) -> Result<(), MetricError> {
+    /// Keeps the names of this generation's metrics for it, until it takes over or is given up.
+    /// Fails if another policy took one in the meantime.
+    pub fn reserve(&self) -> Result<Reserved, MetricError> {
         let policy = self.table.policy();
+        // First, so that nobody takes a name after it was looked at.
+        self.shared.lock().reserved.push(Arc::clone(&self.table));
+        let reserved = Reserved(self.clone());
         for (name, schema) in self.table.schemas() {
             self.shared.check(policy, &name, &schema)?;
         }
-        let previous = self.shared.lock().insert(policy.to_owned(), Arc::clone(&self.table));
-        if let Some(previous) = previous.filter(|previous| !Arc::ptr_eq(previous, &self.table)) {
-            self.table.inherit(&previous);
-        }
-        Ok(())
+        Ok(reserved)
     }
 
     fn handle(
@@ -203,5 +210,28 @@ impl PolicyMetrics {
             self.table.check_room(name)?;
         }
         Ok(self.table.handle(name, &schema, &help, labels))
+    }
+}
+
+/// Metrics of a generation that is about to run. Dropped, its names are free again.
+#[derive(Debug)]
+pub struct Reserved(PolicyMetrics);
+
+impl Reserved {
+    /// Puts this generation in the place of the one that ran before, which must not be running any
+    /// more.
+    pub fn commit(self) {
+        let PolicyMetrics { shared, table } = &self.0;
+        let previous = shared.lock().running.insert(table.policy().to_owned(), Arc::clone(table));
+        if let Some(previous) = previous.filter(|previous| !Arc::ptr_eq(previous, table)) {
+            table.inherit(&previous);
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let PolicyMetrics { shared, table } = &self.0;
+        shared.lock().reserved.retain(|other| !Arc::ptr_eq(other, table));
     }
 }

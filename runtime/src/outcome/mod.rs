@@ -5,7 +5,8 @@
 //! | agent | [`Metrics::new`], [`Alerts::new`], `AgentMetrics::default` once; [`Metrics::sweep`] every [`Metrics::sweep_every`] |
 //! | policy host, before `configure` of a generation | [`Metrics::begin`], which gives the [`PolicyMetrics`] that its instances use |
 //! | policy host, on a call of the guest | [`PolicyMetrics::counter`] and so on, kept in the resource table; then [`Counter::add`] |
-//! | policy host, when the generation takes over | [`PolicyMetrics::commit`]; dropped without it, nothing was changed |
+//! | policy host, when nothing else can go wrong | [`PolicyMetrics::reserve`]: from now on nobody else gets its names |
+//! | policy host, when the generation takes over | [`Reserved::commit`]; dropped without it, nothing was changed |
 //! | policy host, when the policy is gone | [`Metrics::remove`] |
 //! | policy host, for alerts | [`Alerts::policy`] once per policy, [`PolicyAlerts::raise`] |
 //! | everyone | the fields of [`AgentMetrics`] |
@@ -24,9 +25,10 @@ mod table;
 
 pub use agent_metrics::{
     AgentMetric, AgentMetrics, CauseLabels, KindLabels, LossLabels, PolicyLabels, StateLabels,
+    TransitionLabels,
 };
 pub use alert::{Alert, Alerts, PolicyAlerts, Raised, Severity};
-pub use metrics::{Describe, Metrics, PolicyMetrics};
+pub use metrics::{Describe, Metrics, PolicyMetrics, Reserved};
 pub use rate::Rate;
 pub use rules::MetricError;
 pub use series::{Counter, Gauge, Histogram, Value};

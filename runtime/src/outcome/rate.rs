@@ -18,6 +18,14 @@ impl Rate {
         Self { per_minute, burst, tokens: f64::from(burst), filled: Instant::now() }
     }
 
+    /// Takes over the numbers of another rate, but not what it has saved.
+    pub fn limit_to(&mut self, other: &Self) {
+        let Self { per_minute, burst, tokens: _, filled: _ } = *other;
+        self.per_minute = per_minute;
+        self.burst = burst;
+        self.tokens = self.tokens.min(f64::from(burst));
+    }
+
     /// Whether one more is allowed now.
     pub fn allow(&mut self) -> bool {
         self.allow_at(Instant::now())
@@ -52,6 +60,20 @@ mod tests {
         assert_eq!(passed(&mut rate, 1), 1);
         assert_eq!(passed(&mut rate, 4), 3);
         assert_eq!(passed(&mut rate, 3600), 5, "quiet time does not save more than the burst");
+    }
+
+    #[test]
+    fn another_limit_gives_no_second_burst() {
+        let mut rate = Rate::new(60, 5);
+        let start = rate.filled;
+        let passed = |rate: &mut Rate| (0..100).filter(|_| rate.allow_at(start)).count();
+        assert_eq!(passed(&mut rate), 5);
+        rate.limit_to(&Rate::new(60, 50));
+        assert_eq!(passed(&mut rate), 0);
+        rate.limit_to(&Rate::new(60_000, 50));
+        assert!(rate.allow_at(start + Duration::from_secs(1)));
+        rate.limit_to(&Rate::new(60_000, 3));
+        assert_eq!((0..100).filter(|_| rate.allow_at(start + Duration::from_secs(1))).count(), 3);
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn counters_gauges_and_histograms_are_shown_by_name_policy_and_labels() {
         histogram.observe(value);
     }
     assert_eq!(shown(&metrics), [] as [&str; 0], "nothing is shown before the policy is committed");
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     assert_eq!(
         shown(&metrics),
         [
@@ -71,7 +71,7 @@ fn a_counter_never_goes_back_whatever_is_added() {
     let counter = policy.counter("n", &[]).unwrap();
     counter.add(u64::MAX - 1);
     counter.add(u64::MAX);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     assert_eq!(shown(&metrics), [format!("p n{{}} {}", u64::MAX)]);
 }
 
@@ -79,7 +79,7 @@ fn a_counter_never_goes_back_whatever_is_added() {
 fn a_restarted_instance_and_the_next_generation_count_on() {
     let metrics = metrics();
     let first = metrics.begin("p", 100);
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     first.counter("n", &[]).unwrap().add(1);
     first.counter("n", &[]).unwrap().add(1);
     let old = first.counter("late", &[]);
@@ -91,7 +91,7 @@ fn a_restarted_instance_and_the_next_generation_count_on() {
     second.counter("late", &[]).unwrap().add(10);
     first.counter("only_first", &[]).unwrap().add(5);
     old.unwrap().add(100);
-    second.commit().unwrap();
+    second.reserve().unwrap().commit();
     new.add(1);
     assert_eq!(shown(&metrics), ["p late{} 110", "p n{} 4", "p only_first{} 5"]);
 }
@@ -101,7 +101,7 @@ fn a_generation_that_does_not_take_over_changes_nothing() {
     let metrics = metrics();
     let first = metrics.begin("p", 100);
     first.counter("n", &[]).unwrap().add(1);
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     let second = metrics.begin("p", 100);
     second.gauge("n", &[]).unwrap().set(7.0);
     second.counter("other", &[]).unwrap().add(1);
@@ -115,10 +115,10 @@ fn a_generation_may_change_the_type_and_labels_of_its_own_metrics() {
     let metrics = metrics();
     let first = metrics.begin("p", 100);
     first.counter("n", &[]).unwrap().add(1);
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     let second = metrics.begin("p", 100);
     second.counter("n", &labels(&[("a", "b")])).unwrap().add(3);
-    second.commit().unwrap();
+    second.reserve().unwrap().commit();
     assert_eq!(shown(&metrics), ["p n{a=b} 3"]);
 }
 
@@ -128,7 +128,7 @@ fn a_name_used_with_another_type_unit_label_set_or_buckets_is_refused_and_the_ot
     let first = metrics.begin("first", 100);
     first.counter(Describe { name: "n", unit: "bytes", help: "" }, &labels(&[("a", "")])).unwrap();
     first.histogram("h", &[], &[1.0]).unwrap();
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     let second = metrics.begin("second", 100);
     let unit = Describe { name: "n", unit: "bytes", help: "" };
     let errors = [
@@ -149,7 +149,7 @@ fn a_name_used_with_another_type_unit_label_set_or_buckets_is_refused_and_the_ot
         ]
     );
     second.counter(unit, &labels(&[("a", "x")])).unwrap();
-    second.commit().unwrap();
+    second.reserve().unwrap().commit();
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn of_two_policies_that_load_at_once_the_second_to_commit_is_refused() {
     let (first, second) = (metrics.begin("first", 100), metrics.begin("second", 100));
     first.counter("n", &[]).unwrap();
     second.gauge("n", &[]).unwrap();
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     assert!(
-        matches!(second.commit(), Err(MetricError::Conflict { other, .. }) if other == "first")
+        matches!(second.reserve(), Err(MetricError::Conflict { other, .. }) if other == "first")
     );
     assert_eq!(shown(&metrics), ["first n{} 0"]);
 }
@@ -189,7 +189,7 @@ fn label_values_are_escaped_and_cut_at_256_bytes() {
         .counter("n", &labels(&[("a", &"é".repeat(200)), ("b", "x\n\x1b[31m\"")]))
         .unwrap()
         .add(1);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     let series = metrics.families().remove(0).series.remove(0);
     assert_eq!(series.labels[0].1, "é".repeat(128));
     assert_eq!(series.labels[1].1, "x\\n\\x1b[31m\"");
@@ -199,7 +199,7 @@ fn label_values_are_escaped_and_cut_at_256_bytes() {
 fn above_the_cap_values_go_to_one_series_per_name() {
     let metrics = metrics();
     let policy = metrics.begin("p", 3);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     for port in 0..10 {
         policy.counter("n", &labels(&[("port", &port.to_string())])).unwrap().add(1);
     }
@@ -233,7 +233,7 @@ fn a_metric_made_by_its_name_alone_has_the_unit_and_help_it_was_described_with()
         .unwrap();
     policy.histogram("took_seconds", &[], &[1.0]).unwrap().observe(2.0);
     policy.histogram("took_seconds", &[], &[7.0, 8.0]).unwrap().observe(3.0);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     let family = metrics.families().remove(0);
     assert_eq!([&*family.name, &*family.unit, &*family.help], ["took", "seconds", "How long\\n"]);
     assert_eq!(shown(&metrics), ["p took{} 5 in [0, 2]"], "the bounds given first count");
@@ -243,7 +243,7 @@ fn a_metric_made_by_its_name_alone_has_the_unit_and_help_it_was_described_with()
 fn series_with_labels_expire_when_idle_and_make_room() {
     let metrics = metrics();
     let policy = metrics.begin("p", 3);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     let busy = policy.counter("n", &labels(&[("a", "busy")])).unwrap();
     let idle = policy.counter("n", &labels(&[("a", "idle")])).unwrap();
     policy.counter("total", &[]).unwrap().add(1);
@@ -267,7 +267,7 @@ fn series_with_labels_expire_when_idle_and_make_room() {
 fn an_expired_series_counts_on_when_its_handle_is_used_again() {
     let metrics = metrics();
     let policy = metrics.begin("p", 3);
-    policy.commit().unwrap();
+    policy.reserve().unwrap().commit();
     let counter = policy.counter("n", &labels(&[("a", "b")])).unwrap();
     counter.add(5);
     expire(&metrics);
@@ -282,9 +282,9 @@ fn what_the_next_generation_does_not_use_expires_even_without_labels() {
     let metrics = metrics();
     let first = metrics.begin("p", 3);
     first.counter("gone", &[]).unwrap().add(1);
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     let second = metrics.begin("p", 3);
-    second.commit().unwrap();
+    second.reserve().unwrap().commit();
     assert_eq!(shown(&metrics), ["p gone{} 1"]);
     expire(&metrics);
     assert_eq!(shown(&metrics), [] as [&str; 0]);
@@ -295,11 +295,11 @@ fn a_removed_policy_takes_its_metrics_and_frees_their_names() {
     let metrics = metrics();
     let first = metrics.begin("first", 3);
     first.counter("n", &[]).unwrap().add(1);
-    first.commit().unwrap();
+    first.reserve().unwrap().commit();
     metrics.remove("first");
     let second = metrics.begin("second", 3);
     second.gauge("n", &[]).unwrap().set(1.0);
-    second.commit().unwrap();
+    second.reserve().unwrap().commit();
     assert_eq!(shown(&metrics), ["second n{} 1"]);
 }
 
@@ -312,7 +312,7 @@ fn the_exposition_has_type_unit_help_and_policy_and_keeps_families_together() {
         let read = Describe { name: "read_bytes_total", unit: "bytes", help: "Read\nso far \\o/." };
         policy.counter(read, &labels(&[("file", "a\"b\\c\nd")])).unwrap().add(1);
         policy.histogram("took", &[], &[0.5]).unwrap().observe(0.25);
-        policy.commit().unwrap();
+        policy.reserve().unwrap().commit();
     }
     agent.traps.get_or_create(&PolicyLabels { policy: "first".into() }).inc();
     let text = expose::Exposition::new(&agent, &metrics).text().unwrap();

@@ -15,3 +15,8 @@ wasmtime::component::bindgen!({
 pub mod ticks {
     wasmtime::component::bindgen!({ path: "../wit", world: "author-ticks" });
 }
+
+/// The optional export `hand-over`.
+pub mod hand_over {
+    wasmtime::component::bindgen!({ path: "../wit", world: "author-hand-over" });
+}

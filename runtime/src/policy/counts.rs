@@ -13,8 +13,8 @@ use crate::{
     queue::{Batch, Cause, Gap},
 };
 
-/// Handles to the agent's metrics of one policy.
-#[derive(Debug)]
+/// Handles to the agent's metrics of one policy. Cheap enough to clone.
+#[derive(Debug, Clone)]
 pub struct Counts {
     metrics: Arc<AgentMetrics>,
     /// Kinds of the subscriptions.
@@ -24,6 +24,7 @@ pub struct Counts {
     calls: Counter,
     cpu: Counter<f64, AtomicU64>,
     traps: Counter,
+    throttled: Counter<f64, AtomicU64>,
 }
 
 /// The same as numbers.
@@ -56,6 +57,7 @@ impl Counts {
             calls: metrics.calls.get_or_create_owned(&labels),
             cpu: metrics.call_cpu.get_or_create_owned(&labels),
             traps: metrics.traps.get_or_create_owned(&labels),
+            throttled: metrics.throttled.get_or_create_owned(&labels),
             metrics: Arc::clone(metrics),
         }
     }
@@ -98,6 +100,11 @@ impl Counts {
     /// An instance was lost, or could not be started.
     pub fn failed(&self) {
         self.traps.inc();
+    }
+
+    /// The policy has to wait so long because its share of a core is used up.
+    pub fn throttled(&self, wait: Duration) {
+        self.throttled.inc_by(wait.as_secs_f64());
     }
 
     /// The numbers of now.

@@ -2,57 +2,15 @@
 //! instance. Whatever comes from a guest is hostile: numbers are clamped, texts cut, rates limited.
 
 mod alerts;
+mod kept;
 mod log;
 mod metrics;
 
-use std::sync::{Arc, Mutex};
-
-use prometheus_client::metrics::counter::Counter;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
 use super::{Limits, bindings::Author, deadline::Deadline, limiter::Limiter};
-use crate::outcome::{
-    AgentMetrics, Alerts, Metrics, PolicyAlerts, PolicyLabels, PolicyMetrics, Rate,
-};
 
-/// Where policies' output goes. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The registry of their metrics.
-    pub metrics: Metrics,
-    /// The way of their alerts.
-    pub alerts: Alerts,
-    /// What the agent counts.
-    pub counts: Arc<AgentMetrics>,
-}
-
-/// The output of one generation of a policy: what its instances share. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct PolicyOutcome {
-    /// Name of the policy.
-    pub name: Arc<str>,
-    /// Its metrics.
-    pub metrics: PolicyMetrics,
-    alerts: PolicyAlerts,
-    log_rate: Arc<Mutex<Rate>>,
-    log_limited: Counter,
-}
-
-impl PolicyOutcome {
-    /// The output of a new generation.
-    pub fn new(outcome: &Outcome, name: &str, limits: &Limits) -> Self {
-        let labels = PolicyLabels { policy: name.to_owned() };
-        let alert_rate = Rate::new(limits.alerts_per_minute, limits.alerts_burst);
-        let log_rate = Rate::new(limits.log_lines_per_minute, limits.log_lines_burst);
-        Self {
-            name: name.into(),
-            metrics: outcome.metrics.begin(name, limits.series),
-            alerts: outcome.alerts.policy(name, alert_rate),
-            log_rate: Arc::new(Mutex::new(log_rate)),
-            log_limited: outcome.counts.log_lines_limited.get_or_create_owned(&labels),
-        }
-    }
-}
+pub use kept::{Outcome, PolicyOutcome};
 
 /// What belongs to one instance.
 pub struct State {

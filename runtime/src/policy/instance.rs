@@ -11,6 +11,7 @@ use super::{
     Limits,
     bindings::{
         exports::tipstaff::policy::policy::{Guest, GuestIndices},
+        hand_over::exports::tipstaff::policy::hand_over,
         ticks::exports::tipstaff::policy::ticks,
     },
     error::CallError,
@@ -26,6 +27,7 @@ pub struct Program {
     pre: InstancePre<State>,
     policy: GuestIndices,
     ticks: Option<ticks::GuestIndices>,
+    hand_over: Option<hand_over::GuestIndices>,
 }
 
 impl Program {
@@ -41,6 +43,7 @@ impl Program {
             policy: GuestIndices::new(&pre)?,
             // An error says that it is not exported.
             ticks: ticks::GuestIndices::new(&pre).ok(),
+            hand_over: hand_over::GuestIndices::new(&pre).ok(),
             pre,
         })
     }
@@ -48,6 +51,11 @@ impl Program {
     /// Whether the policy exports `ticks`.
     pub const fn has_ticks(&self) -> bool {
         self.ticks.is_some()
+    }
+
+    /// Whether the policy exports `hand-over`.
+    pub const fn has_hand_over(&self) -> bool {
+        self.hand_over.is_some()
     }
 
     fn engine(&self) -> &Engine {
@@ -59,8 +67,14 @@ impl Program {
 pub struct Instance {
     store: Store<State>,
     clocked: Clocked,
+    exports: Exports,
+}
+
+/// What can be called.
+struct Exports {
     policy: Guest,
     ticks: Option<ticks::Guest>,
+    hand_over: Option<hand_over::Guest>,
 }
 
 impl Instance {
@@ -76,20 +90,24 @@ impl Instance {
         store.epoch_deadline_callback(|context| context.data().deadline.check());
         store.set_epoch_deadline(1);
         let ticking = program.clocked.ticking();
+        let Program { clocked: _, pre, policy, ticks, hand_over } = program;
         let start = |store: &mut Store<State>| {
-            let instance = program.pre.instantiate(&mut *store)?;
-            let policy = program.policy.load(&mut *store, &instance)?;
-            let ticks = program
-                .ticks
-                .as_ref()
-                .map(|ticks| ticks.load(&mut *store, &instance))
-                .transpose()?;
-            Ok((policy, ticks))
+            let instance = pre.instantiate(&mut *store)?;
+            Ok(Exports {
+                policy: policy.load(&mut *store, &instance)?,
+                ticks: ticks
+                    .as_ref()
+                    .map(|ticks| ticks.load(&mut *store, &instance))
+                    .transpose()?,
+                hand_over: hand_over
+                    .as_ref()
+                    .map(|hand_over| hand_over.load(&mut *store, &instance))
+                    .transpose()?,
+            })
         };
-        let (policy, ticks) =
-            start(&mut store).map_err(|error| CallError::new("instantiate", &error))?;
+        let exports = start(&mut store).map_err(|error| CallError::new("instantiate", &error))?;
         drop(ticking);
-        Ok(Self { store, clocked: program.clocked.clone(), policy, ticks })
+        Ok(Self { store, clocked: program.clocked.clone(), exports })
     }
 
     /// Gives the settings; the manifest in force, or what the policy has against them.
@@ -97,18 +115,39 @@ impl Instance {
         &mut self,
         settings: &[(String, String)],
     ) -> Result<Result<String, String>, CallError> {
-        self.call("configure", |policy, _, store| policy.call_configure(store, settings))
+        self.call("configure", |exports, store| exports.policy.call_configure(store, settings))
     }
 
     /// Hands over rows.
     pub fn on_batch(&mut self, rows: &[u8]) -> Result<(), CallError> {
-        self.call("on-batch", |policy, _, store| policy.call_on_batch(store, rows))
+        self.call("on-batch", |exports, store| exports.policy.call_on_batch(store, rows))
     }
 
     /// Says that it is time, if the policy wants to know.
     pub fn on_tick(&mut self, now_ns: u64) -> Result<(), CallError> {
-        self.call("on-tick", |_, ticks, store| {
-            ticks.map_or(Ok(()), |ticks| ticks.call_on_tick(store, now_ns))
+        self.call("on-tick", |exports, store| {
+            exports.ticks.as_ref().map_or(Ok(()), |ticks| ticks.call_on_tick(store, now_ns))
+        })
+    }
+
+    /// The state for the instance that replaces this one, of at most so many bytes; nothing if the
+    /// policy hands none over.
+    pub fn save(&mut self, most: usize) -> Result<Option<Vec<u8>>, CallError> {
+        self.store.set_hostcall_fuel(most);
+        let saved = self.call("save", |exports, store| {
+            exports.hand_over.as_ref().map(|hand_over| hand_over.call_save(store)).transpose()
+        });
+        self.store.set_hostcall_fuel(HOST_CALL_BYTES);
+        saved
+    }
+
+    /// Gives the state of another generation; what the policy has against it.
+    pub fn restore(&mut self, state: &[u8]) -> Result<Result<(), String>, CallError> {
+        self.call("restore", |exports, store| {
+            exports
+                .hand_over
+                .as_ref()
+                .map_or(Ok(Ok(())), |hand_over| hand_over.call_restore(store, state))
         })
     }
 
@@ -120,12 +159,11 @@ impl Instance {
     fn call<R>(
         &mut self,
         function: &'static str,
-        call: impl FnOnce(&Guest, Option<&ticks::Guest>, &mut Store<State>) -> wasmtime::Result<R>,
+        call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         self.store.data_mut().deadline.restart();
         self.store.set_epoch_deadline(1);
         let _ticking = self.clocked.ticking();
-        call(&self.policy, self.ticks.as_ref(), &mut self.store)
-            .map_err(|error| CallError::new(function, &error))
+        call(&self.exports, &mut self.store).map_err(|error| CallError::new(function, &error))
     }
 }

@@ -8,6 +8,8 @@ pub struct Limits {
     /// Processor time of one call. Wall time is limited to ten times this, for a machine that is
     /// so busy that the call does not run.
     pub cpu_per_call: Duration,
+    /// Processor time of all calls, in percent of one core. A second's worth may be saved.
+    pub cpu_percent: u32,
     /// All linear memories together, in bytes; at least 2 MiB.
     pub memory: usize,
     /// All tables together, in elements.
@@ -26,6 +28,8 @@ pub struct Limits {
     pub log_lines_burst: u32,
     /// Rows that wait for the policy, in bytes.
     pub queue: usize,
+    /// State that is handed to another generation, in bytes.
+    pub state: usize,
 }
 
 /// Rust guests begin with 17 pages, so that less could not start.
@@ -48,6 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             cpu_per_call: Duration::from_millis(50),
+            cpu_percent: 20,
             memory: 64 << 20,
             table_elements: 100_000,
             series: 1_000,
@@ -57,6 +62,7 @@ impl Default for Limits {
             log_lines_per_minute: 600,
             log_lines_burst: 100,
             queue: 8 << 20,
+            state: 1 << 20,
         }
     }
 }

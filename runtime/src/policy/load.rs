@@ -168,7 +168,7 @@ impl Loaded {
                 least: MIN_MEMORY,
             });
         }
-        let outcome = PolicyOutcome::new(outcome, policy, limits);
+        let outcome = outcome.begin(policy, limits);
         let (instance, text) = start(&self.program, &outcome, limits, &settings)?;
         let manifest: Manifest = text.parse()?;
         if manifest.name != *policy {

@@ -1,11 +1,11 @@
 //! The worker threads: a small pool that takes the next policy with something to do from one queue.
-//! A policy runs on one worker at a time, and goes to the end of the queue after each turn, so that
-//! a slow one costs the others a turn's time and nothing more.
+//! A policy runs on one worker at a time. The next one is the one that was served least: policies that
+//! always have something to do share the processor time of the workers evenly, whatever a call of
+//! theirs takes, and one that seldom does waits for no more than the turns that run.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
-    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -14,9 +14,11 @@ use std::{
 use super::{
     Configured, LoadError, Outcome,
     counts::{Counts, Numbers},
-    slot::{Life, Slot},
+    life::{Generation, Life},
+    slot::Slot,
+    succession::Next,
 };
-use crate::{manifest::Manifest, outcome::PolicyMetrics, queue::Queue};
+use crate::{manifest::Manifest, queue::Queue};
 
 /// A slot has nothing to do and is in no queue.
 const IDLE: u8 = 0;
@@ -44,7 +46,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Line {
-    runnable: VecDeque<Arc<Slot>>,
+    /// By the processor time that they took; those of the same in the order in which they came.
+    runnable: BTreeMap<(u64, u64), Arc<Slot>>,
+    /// Time that who was served last had taken: who comes now has no claim to what it left before.
+    served: u64,
+    /// Number of the next that comes.
+    number: u64,
     /// When to look at a slot again. With its address, so that it waits once for each time.
     timers: BTreeMap<(Instant, usize), Weak<Slot>>,
     over: bool,
@@ -54,6 +61,10 @@ struct Line {
 pub struct Running {
     slot: Arc<Slot>,
     shared: Arc<Shared>,
+    outcome: Outcome,
+    queue: Arc<Queue>,
+    generation: Generation,
+    numbers: Counts,
     manifest: Manifest,
 }
 
@@ -78,63 +89,23 @@ impl Pool {
     }
 
     /// Runs a policy, whose metrics become visible. There must be no earlier generation of it: use
-    /// [`Pool::hold`] to replace one.
+    /// [`Running::prepare`] to replace one.
     pub fn start(&self, configured: Configured) -> Result<Running, LoadError> {
-        self.hold(configured).start()
-    }
-
-    /// Makes the queue of a policy, which takes batches already, but runs it only when told to: when
-    /// the generation before it has ended.
-    #[must_use]
-    pub fn hold(&self, configured: Configured) -> Held {
-        let (path, metrics) = (configured.path.clone(), configured.outcome.metrics.clone());
         let manifest = configured.manifest.clone();
-        let counts = Counts::new(&self.outcome.counts, &manifest);
+        let generation = Generation::new(&manifest.name, 1, &self.outcome.counts);
+        let capacity = configured.limits.queue;
+        let next = Next::new(configured, generation.clone(), None, &self.outcome)?;
+        let numbers = next.counts.clone();
+        let (mut queue, mut next) = (None, Some(next));
         let slot = Arc::new_cyclic(|slot: &Weak<Slot>| {
-            let (slot, shared) = (slot.clone(), Arc::downgrade(&self.shared));
-            let ready = move || {
-                if let (Some(slot), Some(shared)) = (slot.upgrade(), shared.upgrade()) {
-                    shared.schedule(&slot);
-                }
-            };
-            let queue = Arc::new(Queue::new(configured.limits.queue, ready));
-            Slot::new(configured, queue, counts)
+            let made = queue.insert(self.shared.queue(capacity, slot.clone()));
+            Slot::new(next.take().expect("called once"), Arc::clone(made))
         });
-        // As if it waited for its turn already, so that a batch does not give it one.
-        slot.turn.store(WAITS, Ordering::Release);
-        Held {
-            running: Running { slot, shared: Arc::clone(&self.shared), manifest },
-            path,
-            metrics,
-        }
-    }
-}
-
-/// A policy that takes batches but does not run yet. Dropped, it never does.
-pub struct Held {
-    running: Running,
-    path: PathBuf,
-    metrics: PolicyMetrics,
-}
-
-impl Held {
-    /// Where batches go in.
-    #[must_use]
-    pub fn queue(&self) -> &Arc<Queue> {
-        self.running.queue()
-    }
-
-    /// Runs it: its metrics become visible and go on from where those of the generation before it
-    /// ended. Fails if another policy took the name of one of them in the meantime.
-    pub fn start(self) -> Result<Running, LoadError> {
-        let Self { running, path, metrics } = self;
-        if let Err(error) = metrics.commit() {
-            return Err(LoadError { path, reason: error.into() });
-        }
+        let queue = queue.expect("made with the slot");
         // The first turn sets the timer for the first tick.
-        running.shared.lock().runnable.push_back(Arc::clone(&running.slot));
-        running.shared.changed.notify_one();
-        Ok(running)
+        self.shared.schedule(&slot);
+        let (shared, outcome) = (Arc::clone(&self.shared), self.outcome.clone());
+        Ok(Running { slot, shared, outcome, queue, generation, numbers, manifest })
     }
 }
 
@@ -151,8 +122,38 @@ impl Drop for Pool {
 impl Running {
     /// Where batches go in.
     #[must_use]
-    pub fn queue(&self) -> &Arc<Queue> {
-        &self.slot.queue
+    pub const fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// The newest generation, which may still wait for its turn.
+    #[must_use]
+    pub const fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// Makes a generation ready to take the place of this one. Fails if another policy took the name
+    /// of one of its metrics; then nothing has changed.
+    ///
+    /// With `same_rows` it goes on with the queue as it is. Else it has one of its own: let that join
+    /// the reader in place of the old one, so that the old one has got its last row, before
+    /// [`Running::replace`].
+    pub fn prepare(&self, configured: Configured, same_rows: bool) -> Result<Next, LoadError> {
+        let capacity = configured.limits.queue;
+        let queue = (!same_rows).then(|| self.shared.queue(capacity, Arc::downgrade(&self.slot)));
+        Next::new(configured, self.generation.next(), queue, &self.outcome)
+    }
+
+    /// Puts a generation in the place of this one, between two batches: no row is lost, and none is
+    /// seen by both. State is handed over where both sides can; else it starts empty. Does not wait.
+    pub fn replace(&mut self, next: Next) {
+        self.generation = next.generation.clone();
+        self.manifest = next.plan.manifest.clone();
+        if let Some(queue) = next.queue() {
+            self.queue = Arc::clone(queue);
+        }
+        self.slot.succeed(next);
+        self.shared.schedule(&self.slot);
     }
 
     /// The manifest in force.
@@ -170,14 +171,24 @@ impl Running {
     /// What was counted about the policy, over all its generations.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
-        self.slot.counts.numbers()
+        self.numbers.numbers()
     }
 
     /// Delivers what waits in the queue for at most this time, ticks a last time, and drops the
     /// instance. Nothing must be put into the queue any more. Returns whether it ended in time.
     #[must_use]
     pub fn stop(&self, bound: Duration) -> bool {
-        let done = self.end(Instant::now() + bound);
+        self.stop_as(Life::Stopped, bound)
+    }
+
+    /// The same for a policy that is gone while the agent goes on.
+    #[must_use]
+    pub fn remove(&self, bound: Duration) -> bool {
+        self.stop_as(Life::Removed, bound)
+    }
+
+    fn stop_as(&self, why: Life, bound: Duration) -> bool {
+        let done = self.end(Instant::now() + bound, why);
         done.recv_timeout(bound + LAST_CALL).is_ok()
     }
 
@@ -186,7 +197,7 @@ impl Running {
     #[must_use]
     pub fn stop_all(all: &[Self], bound: Duration) -> Vec<String> {
         let until = Instant::now() + bound;
-        let ends: Vec<_> = all.iter().map(|running| running.end(until)).collect();
+        let ends: Vec<_> = all.iter().map(|running| running.end(until, Life::Stopped)).collect();
         let in_time = |done: mpsc::Receiver<()>| {
             let left = (until + LAST_CALL).saturating_duration_since(Instant::now());
             done.recv_timeout(left).is_ok()
@@ -198,9 +209,9 @@ impl Running {
         late.collect()
     }
 
-    fn end(&self, until: Instant) -> mpsc::Receiver<()> {
+    fn end(&self, until: Instant, why: Life) -> mpsc::Receiver<()> {
         let (sender, done) = mpsc::channel();
-        self.slot.stop(until, sender);
+        self.slot.stop(until, why, sender);
         self.shared.schedule(&self.slot);
         done
     }
@@ -208,13 +219,23 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end(Instant::now());
+        self.end(Instant::now(), Life::Stopped);
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A queue that gives this slot a turn when a batch comes.
+    fn queue(self: &Arc<Self>, capacity: usize, slot: Weak<Slot>) -> Arc<Queue> {
+        let shared = Arc::downgrade(self);
+        Arc::new(Queue::new(capacity, move || {
+            if let (Some(slot), Some(shared)) = (slot.upgrade(), shared.upgrade()) {
+                shared.schedule(&slot);
+            }
+        }))
     }
 
     /// Gives the slot a turn, soon.
@@ -225,7 +246,7 @@ impl Shared {
             _ => None,
         });
         if mark == Ok(IDLE) {
-            self.lock().runnable.push_back(Arc::clone(slot));
+            self.lock().push(Arc::clone(slot));
             self.changed.notify_one();
         }
     }
@@ -244,7 +265,7 @@ impl Shared {
                     .is_ok();
             if !is_idle {
                 slot.turn.store(WAITS, Ordering::Release);
-                self.lock().runnable.push_back(slot);
+                self.lock().push(slot);
                 self.changed.notify_one();
             }
         }
@@ -260,7 +281,7 @@ impl Shared {
                 self.schedule(&slot);
                 line = self.lock();
             }
-            if let Some(slot) = line.runnable.pop_front() {
+            if let Some(slot) = line.pop() {
                 return Some(slot);
             }
             if line.over {
@@ -278,6 +299,19 @@ impl Shared {
 }
 
 impl Line {
+    fn push(&mut self, slot: Arc<Slot>) {
+        let served = slot.served.load(Ordering::Relaxed).max(self.served);
+        slot.served.store(served, Ordering::Relaxed);
+        self.number += 1;
+        self.runnable.insert((served, self.number), slot);
+    }
+
+    fn pop(&mut self) -> Option<Arc<Slot>> {
+        let ((served, _), slot) = self.runnable.pop_first()?;
+        self.served = served;
+        Some(slot)
+    }
+
     /// Takes out a slot whose time has come.
     fn due(&mut self, now: Instant) -> Option<Arc<Slot>> {
         loop {

@@ -5,13 +5,20 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
         mpsc::Sender,
     },
     time::{Duration, Instant},
 };
 
-use super::{Configured, counts::Counts, error::Refusal, instance::Instance, load};
+use super::{
+    counts::Counts,
+    health::{Health, Verdict, WINDOW},
+    instance::Instance,
+    life::{Generation, Life},
+    share::Share,
+    succession::{Beginning, LAST_ROWS, Next, Plan},
+};
 use crate::{
     batch::gap_rows,
     clock,
@@ -20,30 +27,6 @@ use crate::{
 
 /// A turn ends after this time if others wait: long enough for many batches, short enough to be fair.
 const SLICE: Duration = Duration::from_millis(10);
-/// An instance that is lost is restarted after this time, then after twice as long, and so on.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-/// So many instances lost within [`WINDOW`] put a policy into quarantine.
-const FAILURES: usize = 5;
-/// See [`FAILURES`].
-const WINDOW: Duration = Duration::from_mins(1);
-
-/// How a policy is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Life {
-    /// An instance takes batches.
-    Running,
-    /// The instance was lost; another one will be started.
-    Restarting,
-    /// Too many instances were lost: what comes is dropped, until the policy is replaced or removed.
-    Quarantined,
-    /// Stopped: removed, replaced, or the agent ends.
-    Stopped,
-}
-
-impl Life {
-    const ALL: [Self; 4] = [Self::Running, Self::Restarting, Self::Quarantined, Self::Stopped];
-}
 
 /// What is done after a turn.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,63 +39,76 @@ pub(super) struct After {
 
 /// See the module's documentation.
 pub(super) struct Slot {
-    pub queue: Arc<Queue>,
-    pub counts: Counts,
     /// Where the slot stands in the pool's queue; see there.
     pub turn: AtomicU8,
+    /// Processor time that it took so far, in nanoseconds, as the pool reckons it to be fair.
+    pub served: AtomicU64,
     work: Mutex<Work>,
     /// How the policy was after its last turn, for those who do not wait for a turn.
     life: AtomicU8,
-    stop: Mutex<Option<Stop>>,
+    orders: Mutex<Orders>,
+}
+
+/// What a slot is told from outside.
+#[derive(Default)]
+struct Orders {
+    stop: Option<Stop>,
+    next: Vec<Next>,
+}
+
+struct Stop {
+    until: Instant,
+    why: Life,
+    done: Sender<()>,
 }
 
 struct Work {
-    configured: Plan,
+    generation: Generation,
+    plan: Plan,
+    queue: Arc<Queue>,
+    counts: Counts,
     instance: Option<Instance>,
     life: Life,
-    failures: VecDeque<Instant>,
+    health: Health,
+    share: Share,
     retry: Instant,
     tick: Option<Duration>,
     next_tick: Instant,
     /// What the next instance is told that the last one took with it.
     lost: Vec<Gap>,
-}
-
-/// What an instance is started from.
-struct Plan {
-    program: super::instance::Program,
-    settings: Vec<(String, String)>,
-    limits: super::Limits,
-    outcome: super::host::PolicyOutcome,
-    manifest: crate::manifest::Manifest,
-}
-
-struct Stop {
-    until: Instant,
-    done: Sender<()>,
+    /// Generations that wait to take its place, in this order.
+    next: VecDeque<Next>,
+    /// Processor time of this turn's calls.
+    used: Duration,
 }
 
 impl Slot {
-    pub fn new(configured: Configured, queue: Arc<Queue>, counts: Counts) -> Self {
-        let Configured { manifest, program, settings, limits, outcome, instance, .. } = configured;
-        let tick = manifest.tick_ns.filter(|_| program.has_ticks()).map(Duration::from_nanos);
-        let now = Instant::now();
+    /// A slot for a first generation, which runs at once: its metrics become visible.
+    pub fn new(first: Next, queue: Arc<Queue>) -> Self {
+        let Next { generation, plan, counts, instance, queue: _, metrics, since: now } = first;
+        metrics.commit();
+        generation.enters(Life::Running, &plan.runs());
         Self {
-            queue,
-            counts,
             turn: AtomicU8::new(0),
+            served: AtomicU64::new(0),
             work: Mutex::new(Work {
-                configured: Plan { program, settings, limits, outcome, manifest },
+                tick: plan.tick(),
+                next_tick: now + plan.tick().unwrap_or_default(),
+                share: Share::new(plan.limits.cpu_percent, now),
+                generation,
+                plan,
+                queue,
+                counts,
                 instance: Some(instance),
                 life: Life::Running,
-                failures: VecDeque::new(),
+                health: Health::default(),
                 retry: now,
-                tick,
-                next_tick: now + tick.unwrap_or_default(),
                 lost: Vec::new(),
+                next: VecDeque::new(),
+                used: Duration::ZERO,
             }),
             life: AtomicU8::new(Life::Running as u8),
-            stop: Mutex::default(),
+            orders: Mutex::default(),
         }
     }
 
@@ -120,190 +116,290 @@ impl Slot {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How the policy was after its last turn.
     pub fn life(&self) -> Life {
-        let life = self.life.load(Ordering::Acquire);
-        *Life::ALL.iter().find(|known| **known as u8 == life).unwrap_or(&Life::Stopped)
+        Life::from_number(self.life.load(Ordering::Acquire))
     }
 
     /// Asks for an end: what waits is delivered until then.
-    pub fn stop(&self, until: Instant, done: Sender<()>) {
-        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        stop.get_or_insert(Stop { until, done });
+    pub fn stop(&self, until: Instant, why: Life, done: Sender<()>) {
+        self.orders().stop.get_or_insert(Stop { until, why, done });
+    }
+
+    /// Asks for another generation in its place.
+    pub fn succeed(&self, next: Next) {
+        self.orders().next.push(next);
     }
 
     /// Does what there is to do. Called by one worker at a time.
     pub fn turn(&self) -> After {
         let mut work = self.lock();
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Orders { stop, next } = mem::take(&mut *self.orders());
+        work.next.extend(next);
+        work.used = Duration::ZERO;
         let after = match stop {
             Some(stop) => {
-                self.end(&mut work, stop.until);
+                if !work.is_over() {
+                    work.end(stop.until, stop.why);
+                }
                 let _ = stop.done.send(());
                 After::default()
             }
-            None => self.work(&mut work),
+            None => work.turn(),
         };
         self.life.store(work.life as u8, Ordering::Release);
+        // A turn without a call took time as well.
+        let used = u64::try_from(work.used.as_nanos()).unwrap_or(u64::MAX).max(1000);
+        self.served.fetch_add(used, Ordering::Relaxed);
         after
-    }
-
-    fn work(&self, work: &mut Work) -> After {
-        let begin = Instant::now();
-        match work.life {
-            Life::Stopped => return After::default(),
-            Life::Quarantined => {
-                self.drop_waiting();
-                return After::default();
-            }
-            Life::Restarting if begin < work.retry => {
-                return After { again: false, wake: Some(work.retry) };
-            }
-            Life::Restarting => self.restart(work),
-            Life::Running => {}
-        }
-        if work.is_tick_due(begin) {
-            self.tick(work);
-        }
-        while work.instance.is_some() && begin.elapsed() < SLICE {
-            let Some(delivery) = self.queue.pop() else { break };
-            self.deliver(work, &delivery);
-        }
-        work.after(&self.queue)
-    }
-
-    fn deliver(&self, work: &mut Work, delivery: &Delivery) {
-        let mut gaps = mem::take(&mut work.lost);
-        gaps.extend_from_slice(&delivery.gaps);
-        self.counts.dropped(&delivery.gaps);
-        if !gaps.is_empty() {
-            self.call(work, |instance| instance.on_batch(&gap_rows(&gaps)));
-            if work.instance.is_none() {
-                // The next instance is told.
-                work.lost = gaps;
-            }
-        }
-        let batch = &delivery.batch;
-        self.call(work, |instance| instance.on_batch(&batch.bytes));
-        if work.instance.is_some() {
-            self.counts.delivered(batch);
-        } else {
-            // How far the instance came is unknown: all of the batch counts as lost.
-            work.lost.extend(lost(batch));
-            self.counts.lost(batch);
-        }
-    }
-
-    fn tick(&self, work: &mut Work) {
-        self.call(work, |instance| instance.on_tick(clock::monotonic_ns()));
-        if let Some(tick) = work.tick {
-            // A tick that is late is not made up for.
-            work.next_tick = (work.next_tick + tick).max(Instant::now());
-        }
-    }
-
-    /// Calls the instance, if there is one. An error is its end.
-    fn call(
-        &self,
-        work: &mut Work,
-        call: impl FnOnce(&mut Instance) -> Result<(), super::CallError>,
-    ) {
-        let Some(instance) = &mut work.instance else { return };
-        let result = call(instance);
-        self.counts.called(instance.cpu());
-        if let Err(error) = result {
-            self.failed(work, &error);
-        }
-    }
-
-    fn restart(&self, work: &mut Work) {
-        let Plan { program, settings, limits, outcome, manifest } = &work.configured;
-        let started =
-            load::start(program, outcome, limits, settings).and_then(|(instance, text)| {
-                // The plan was made for what the first instance said.
-                if text.parse().as_ref() == Ok(manifest) {
-                    Ok(instance)
-                } else {
-                    Err(Refusal::Changed)
-                }
-            });
-        match started {
-            Ok(instance) => {
-                tracing::info!(policy = &*outcome.name, "a new instance runs");
-                work.instance = Some(instance);
-                work.life = Life::Running;
-            }
-            Err(refusal) => self.failed(work, &refusal),
-        }
-    }
-
-    fn failed(&self, work: &mut Work, error: &dyn std::error::Error) {
-        let now = Instant::now();
-        let policy = &*work.configured.outcome.name;
-        self.counts.failed();
-        work.instance = None;
-        while work.failures.front().is_some_and(|&first| now.duration_since(first) > WINDOW) {
-            work.failures.pop_front();
-        }
-        work.failures.push_back(now);
-        let failures = work.failures.len();
-        if failures >= FAILURES {
-            work.life = Life::Quarantined;
-            tracing::error!(
-                policy,
-                "{error}; quarantined after {failures} failures within {} s: replace its file to try again",
-                WINDOW.as_secs()
-            );
-        } else {
-            let back_off = FIRST_BACK_OFF * (1 << (failures - 1));
-            work.life = Life::Restarting;
-            work.retry = now + back_off;
-            tracing::error!(policy, "{error}; a new instance starts in {back_off:?}");
-        }
-    }
-
-    /// Delivers what waits, as long as there is time, and a last tick.
-    fn end(&self, work: &mut Work, until: Instant) {
-        while work.instance.is_some() && Instant::now() < until {
-            let Some(delivery) = self.queue.pop() else { break };
-            self.deliver(work, &delivery);
-        }
-        self.drop_waiting();
-        self.call(work, |instance| instance.on_tick(clock::monotonic_ns()));
-        work.instance = None;
-        work.life = Life::Stopped;
-    }
-
-    /// Empties the queue of a policy that nobody is going to call.
-    fn drop_waiting(&self) {
-        while let Some(delivery) = self.queue.pop() {
-            self.counts.dropped(&delivery.gaps);
-            self.counts.lost(&delivery.batch);
-        }
     }
 }
 
 impl Work {
+    fn turn(&mut self) -> After {
+        let begin = Instant::now();
+        self.succeed();
+        match self.life {
+            Life::Quarantined => {
+                self.drop_waiting();
+                self.succeed();
+            }
+            Life::Restarting if begin < self.retry => {
+                return After { again: false, wake: Some(self.retry) };
+            }
+            Life::Restarting => self.restart(),
+            Life::Running => {}
+            _ => return After::default(),
+        }
+        if let Some((until, new)) = self.share.wait(begin) {
+            self.counts.throttled(new.unwrap_or_default());
+            return After { again: false, wake: Some(until) };
+        }
+        if self.is_tick_due(begin) {
+            self.tick();
+        }
+        while self.instance.is_some() && begin.elapsed() < SLICE {
+            match self.queue.pop() {
+                Some(delivery) => self.deliver(&delivery),
+                None if self.succeed() => {}
+                None => break,
+            }
+        }
+        self.after()
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let mut gaps = mem::take(&mut self.lost);
+        gaps.extend_from_slice(&delivery.gaps);
+        self.counts.dropped(&delivery.gaps);
+        if !gaps.is_empty() {
+            self.call(|instance| instance.on_batch(&gap_rows(&gaps)));
+            if self.instance.is_none() {
+                // The next instance is told.
+                self.lost = gaps;
+            }
+        }
+        let batch = &delivery.batch;
+        self.call(|instance| instance.on_batch(&batch.bytes));
+        if self.instance.is_some() {
+            self.counts.delivered(batch);
+        } else {
+            // How far the instance came is unknown: all of the batch counts as lost.
+            self.lose(batch);
+        }
+    }
+
+    /// Counts a batch as lost, to be told to the next instance.
+    fn lose(&mut self, batch: &Batch) {
+        self.counts.lost(batch);
+        let Batch { bytes: _, events, first_ns, last_ns } = batch;
+        let (first_ns, last_ns, cause) = (*first_ns, *last_ns, Cause::InstanceLost);
+        for (subscription, &lost) in (0..).zip(events).filter(|(_, events)| **events > 0) {
+            Gap { subscription, lost, first_ns, last_ns, cause }.add_to(&mut self.lost);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.call(|instance| instance.on_tick(clock::monotonic_ns()));
+        if let Some(tick) = self.tick {
+            // A tick that is late is not made up for.
+            self.next_tick = (self.next_tick + tick).max(Instant::now());
+        }
+    }
+
+    /// Calls the instance, if there is one. An error is its end.
+    fn call(&mut self, call: impl FnOnce(&mut Instance) -> Result<(), super::CallError>) {
+        let Some(instance) = &mut self.instance else { return };
+        let result = call(instance);
+        let cpu = instance.cpu();
+        self.spend(cpu);
+        if let Err(error) = result {
+            self.failed(&error);
+        }
+    }
+
+    fn spend(&mut self, cpu: Duration) {
+        self.counts.called(cpu);
+        self.share.spend(cpu);
+        self.used += cpu;
+    }
+
+    fn restart(&mut self) {
+        match self.plan.start() {
+            Ok(instance) => {
+                self.spend(instance.cpu());
+                self.instance = Some(instance);
+                self.life = Life::Running;
+                self.generation.enters(Life::Running, &"a new instance runs");
+            }
+            Err(refusal) => self.failed(&refusal),
+        }
+    }
+
+    fn failed(&mut self, error: &dyn std::error::Error) {
+        let now = Instant::now();
+        self.counts.failed();
+        self.instance = None;
+        match self.health.failed(now) {
+            Verdict::Quarantine(failures) => {
+                self.life = Life::Quarantined;
+                let within = WINDOW.as_secs();
+                self.generation.enters(
+                    Life::Quarantined,
+                    &format_args!(
+                        "{error}; quarantined after {failures} failures within {within} s: replace its file to try again"
+                    ),
+                );
+            }
+            Verdict::Restart(back_off) => {
+                self.life = Life::Restarting;
+                self.retry = now + back_off;
+                self.generation.enters(
+                    Life::Restarting,
+                    &format_args!("{error}; a new instance starts in {back_off:?}"),
+                );
+            }
+        }
+    }
+
+    /// Lets the next generation take over if its time has come.
+    fn succeed(&mut self) -> bool {
+        let is_time = |next: &mut Next| {
+            // One that goes on with the same rows may begin after any batch; another one when all
+            // rows of the old kind are delivered, or when that takes too long.
+            next.queue.is_none() || self.queue.is_empty() || next.since.elapsed() > LAST_ROWS
+        };
+        let Some(mut next) = self.next.pop_front_if(is_time) else { return false };
+        if next.queue.is_some() {
+            self.drop_waiting();
+        }
+        if !next.plan.program.has_hand_over() || !self.plan.program.has_hand_over() {
+            // The last chance to say something.
+            self.call(|instance| instance.on_tick(clock::monotonic_ns()));
+        }
+        let (beginning, cpu) = next.take_over(self.instance.as_mut(), self.plan.limits.state);
+        self.spend(cpu);
+        let Next { generation, plan, counts, instance, queue, metrics, since: _ } = next;
+        self.generation.enters(
+            Life::Replaced,
+            &format_args!("replaced by generation {}", generation.number()),
+        );
+        metrics.commit();
+        let gaps = mem::take(&mut self.lost);
+        self.lost = self.plan.translate(gaps, &plan);
+        self.tick = plan.tick();
+        self.next_tick = Instant::now() + self.tick.unwrap_or_default();
+        if self.plan.limits.cpu_percent != plan.limits.cpu_percent {
+            self.share = Share::new(plan.limits.cpu_percent, Instant::now());
+        }
+        self.queue = queue.unwrap_or_else(|| Arc::clone(&self.queue));
+        (self.generation, self.plan, self.counts) = (generation, plan, counts);
+        self.instance = Some(instance);
+        (self.life, self.health) = (Life::Running, Health::default());
+        let runs = self.plan.runs();
+        match beginning {
+            Beginning::With(bytes) => self.generation.enters(
+                Life::Running,
+                &format_args!("{runs}; it takes over {bytes} bytes of state"),
+            ),
+            Beginning::Empty(why) => {
+                self.generation
+                    .enters(Life::Running, &format_args!("{runs}; it starts empty: {why}"));
+            }
+            Beginning::Lost(error) => {
+                tracing::warn!(
+                    policy = &*self.plan.outcome.name,
+                    "generation {} starts empty, the state of the one before it is lost: {error}",
+                    self.generation.number()
+                );
+                self.generation.enters(Life::Running, &format_args!("{runs}; it starts empty"));
+            }
+        }
+        true
+    }
+
+    /// Delivers what waits, as long as there is time, and a last tick.
+    fn end(&mut self, until: Instant, why: Life) {
+        self.succeed();
+        while Instant::now() < until {
+            if self.instance.is_none() {
+                // A generation that waits may take what is left.
+                if !self.succeed() {
+                    break;
+                }
+            } else if let Some(delivery) = self.queue.pop() {
+                self.deliver(&delivery);
+            } else if !self.succeed() {
+                break;
+            }
+        }
+        self.drop_waiting();
+        for next in mem::take(&mut self.next) {
+            if let Some(queue) = next.queue {
+                self.queue = queue;
+                self.counts = next.counts;
+                self.drop_waiting();
+            }
+        }
+        self.call(|instance| instance.on_tick(clock::monotonic_ns()));
+        self.instance = None;
+        self.life = why;
+        if why == Life::Stopped {
+            self.generation.enters(why, &"the agent ends");
+        }
+    }
+
+    /// Empties the queue of a policy that nobody is going to call.
+    fn drop_waiting(&mut self) {
+        while let Some(delivery) = self.queue.pop() {
+            self.counts.dropped(&delivery.gaps);
+            for gap in delivery.gaps {
+                gap.add_to(&mut self.lost);
+            }
+            self.lose(&delivery.batch);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.life, Life::Stopped | Life::Removed)
+    }
+
     fn is_tick_due(&self, now: Instant) -> bool {
         self.tick.is_some() && self.instance.is_some() && now >= self.next_tick
     }
 
-    fn after(&self, queue: &Queue) -> After {
+    fn after(&self) -> After {
+        let waits = || !self.queue.is_empty() || !self.next.is_empty();
         match self.life {
-            Life::Running => {
-                After { again: !queue.is_empty(), wake: self.tick.map(|_| self.next_tick) }
-            }
+            Life::Running => After { again: waits(), wake: self.tick.map(|_| self.next_tick) },
             Life::Restarting => After { again: false, wake: Some(self.retry) },
             // Once more, to empty the queue.
-            Life::Quarantined => After { again: !queue.is_empty(), wake: None },
-            Life::Stopped => After::default(),
+            Life::Quarantined => After { again: waits(), wake: None },
+            _ => After::default(),
         }
     }
-}
-
-fn lost(batch: &Batch) -> impl Iterator<Item = Gap> {
-    let (first_ns, last_ns) = (batch.first_ns, batch.last_ns);
-    (0..).zip(&batch.events).filter(|(_, events)| **events > 0).map(move |(subscription, &lost)| {
-        Gap { subscription, lost, first_ns, last_ns, cause: Cause::InstanceLost }
-    })
 }

@@ -188,7 +188,7 @@ mod tests {
         let metrics = Metrics::new(Duration::from_mins(1));
         let policy = metrics.begin("p", 10);
         policy.counter("shells", &[]).unwrap().add(3);
-        policy.commit().unwrap();
+        policy.reserve().unwrap().commit();
         let exposition = Arc::new(Exposition::new(&Arc::new(AgentMetrics::default()), &metrics));
         let ready = Arc::new(AtomicBool::new(false));
         let server = Server::bind(loopback()).await.unwrap();

@@ -166,7 +166,7 @@ mod tests {
     const STYLE: Style = Style::Text { colour: false };
 
     fn raise(alerts: &Alerts, times: u32) -> Vec<Raised> {
-        let policy = alerts.policy("p", Rate::new(1000, 1000));
+        let policy = alerts.policy("p", Arc::new(Mutex::new(Rate::new(1000, 1000))));
         (0..times).map(|n| policy.raise(0, Severity::Info, n.to_string(), vec![])).collect()
     }
 

@@ -219,12 +219,12 @@ mod tests {
             let labels = [("exe".to_owned(), format!("/bin/{n}"))];
             policy.counter("executions", &labels).unwrap().add((n * n).into());
         }
-        policy.commit().unwrap();
+        policy.reserve().unwrap().commit();
         let other = metrics.begin("a", 100);
         let took = Describe { name: "took", unit: "seconds", help: "" };
         other.histogram(took, &[], &[1.0]).unwrap().observe(0.5);
         other.gauge("open", &[("n".into(), "x\x1b y".into())]).unwrap().set(1.5);
-        other.commit().unwrap();
+        other.reserve().unwrap().commit();
         metrics.families()
     }
 

@@ -1,0 +1,31 @@
+//! Why a policy does not run.
+
+use crate::{
+    config::Problems,
+    plan,
+    policy::{Digest, LoadError},
+    probe::ProbeError,
+};
+
+/// Why a policy does not run, or why an earlier generation of it goes on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error(
+        "{path}: there is a policy `{name}` already, from {other}: rename one of them, or remove {other} to put this one in its place"
+    )]
+    Duplicate { path: String, name: String, other: String },
+    #[error(
+        "{path}: its digest is {found}, but [policy.{name}] allows only {allowed}: add it there if you trust the file"
+    )]
+    Digest { path: String, name: String, found: Digest, allowed: String },
+    #[error("{path}: {problems}")]
+    Settings { path: String, problems: Problems },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("{path}: {source}")]
+    Plan { path: String, source: plan::Error },
+    #[error("{path}: the events `{kind}` that it needs cannot be seen here: {reason}")]
+    Unseen { path: String, kind: String, reason: String },
+    #[error("{path}: {source}")]
+    Probe { path: String, source: ProbeError },
+}

@@ -1,0 +1,88 @@
+//! What is kept for a policy's name, whatever becomes of its instances and generations: a policy that
+//! is lost or replaced gets no second burst.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::{
+    outcome::{AgentMetrics, Alerts, Metrics, PolicyAlerts, PolicyLabels, PolicyMetrics, Rate},
+    policy::Limits,
+};
+
+/// Where policies' output goes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The registry of their metrics.
+    pub metrics: Metrics,
+    /// The way of their alerts.
+    pub alerts: Alerts,
+    /// What the agent counts.
+    pub counts: Arc<AgentMetrics>,
+    kept: Arc<Mutex<HashMap<String, Kept>>>,
+}
+
+/// What is kept for one name. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Kept {
+    alert_rate: Arc<Mutex<Rate>>,
+    log_rate: Arc<Mutex<Rate>>,
+}
+
+/// The output of one generation of a policy: what its instances share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PolicyOutcome {
+    /// Name of the policy.
+    pub name: Arc<str>,
+    /// Its metrics.
+    pub metrics: PolicyMetrics,
+    /// The way of its alerts.
+    pub(super) alerts: PolicyAlerts,
+    /// How many log lines it may write.
+    pub(super) log_rate: Arc<Mutex<Rate>>,
+    /// Log lines that were too many.
+    pub(super) log_limited: Counter,
+}
+
+impl Outcome {
+    /// The ways out, for all policies.
+    #[must_use]
+    pub fn new(metrics: Metrics, alerts: Alerts, counts: Arc<AgentMetrics>) -> Self {
+        Self { metrics, alerts, counts, kept: Arc::default() }
+    }
+
+    /// The output of a new generation.
+    pub(in crate::policy) fn begin(&self, name: &str, limits: &Limits) -> PolicyOutcome {
+        let alert_rate = Rate::new(limits.alerts_per_minute, limits.alerts_burst);
+        let log_rate = Rate::new(limits.log_lines_per_minute, limits.log_lines_burst);
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = if let Some(kept) = all.get(name) {
+            for (rate, new) in [(&kept.alert_rate, &alert_rate), (&kept.log_rate, &log_rate)] {
+                rate.lock().unwrap_or_else(PoisonError::into_inner).limit_to(new);
+            }
+            kept.clone()
+        } else {
+            let shared = |rate| Arc::new(Mutex::new(rate));
+            let kept = Kept { alert_rate: shared(alert_rate), log_rate: shared(log_rate) };
+            all.insert(name.to_owned(), kept.clone());
+            kept
+        };
+        let labels = PolicyLabels { policy: name.to_owned() };
+        PolicyOutcome {
+            name: name.into(),
+            metrics: self.metrics.begin(name, limits.series),
+            alerts: self.alerts.policy(name, kept.alert_rate),
+            log_rate: kept.log_rate,
+            log_limited: self.counts.log_lines_limited.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Forgets a policy that is gone.
+    pub fn forget(&self, name: &str) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.metrics.remove(name);
+    }
+}
