@@ -6,7 +6,7 @@
 //! by the threads of the [`loader`], so that one that takes long holds nobody up.
 
 mod loader;
-mod lock;
+pub mod lock;
 mod policies;
 mod refused;
 mod sight;

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Sender, unbounded};
 use sd_notify::NotifyState;
 use tipstaff_runtime::{
-    agent::{Agent, Lock, Order},
+    agent::{Agent, Lock, Order, lock},
     config::{Config, Flags, Listen, Name},
     outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
@@ -75,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let flags = Flags { name, policies, policy, metrics };
     let load = move || Config::load(file.as_deref(), &flags);
     let config = load().map_err(Usage::of)?;
-    let _lock = lock(&config)?;
+    let _lock = Lock::take(&lock::directory()?, &config.agent.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("tokio")
@@ -141,18 +141,6 @@ fn end_on_panic() {
         report(panic);
         std::process::abort();
     }));
-}
-
-fn lock(config: &Config) -> anyhow::Result<Lock> {
-    let user = rustix::process::geteuid();
-    let directory = if user.is_root() {
-        PathBuf::from("/run/tipstaff")
-    } else {
-        std::env::temp_dir().join(format!("tipstaff-{}", user.as_raw()))
-    };
-    // Anyone can make a directory of that name in /tmp, with links in it.
-    Trust::observe().directory(&directory)?;
-    Ok(Lock::take(&directory, &config.agent.name)?)
 }
 
 /// Takes the address for metrics. Where nobody asked for one, a busy one is no reason not to run.
