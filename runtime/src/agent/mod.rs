@@ -28,7 +28,6 @@ use crate::{
     probe::{ProbeError, Probes, RingSizes},
     reader::Reader,
     source::Rings,
-    trust::{Trust, TrustError},
 };
 
 pub use lock::{Lock, LockError};
@@ -70,9 +69,6 @@ pub enum StartError {
         /// What is wrong.
         source: ProbeError,
     },
-    /// The directory for compiled policies.
-    #[error("the directory for compiled policies (`cache_dir` under [agent]): {0}")]
-    Cache(#[from] TrustError),
     /// The engine for policies.
     #[error(transparent)]
     Engine(#[from] LoadError),
@@ -104,7 +100,6 @@ impl Agent {
         let kinds = own_kinds(&config, &mut probes)?;
         let reader = Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&counts), Vec::new())?;
         let cache = &config.agent.cache_dir;
-        Trust::code().directory(cache)?;
         // Not by its path: the file may be another one when the first policy comes.
         let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
         let outcome = Outcome::new(metrics.clone(), alerts, counts);

@@ -5,21 +5,21 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use tipstaff_runtime::policy::compile;
 
-/// Compile a policy into the cache, with few resources and no rights
+/// Compile a policy, with few resources and no rights
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub struct Args {
-    /// Directory of the cache
+    /// Empty folder for what it makes
     #[arg(long, value_name = "DIR")]
-    cache: PathBuf,
+    into: PathBuf,
     /// The policy; `-` for standard input
     file: PathBuf,
 }
 
 /// Compiles, and prints one line of JSON.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { cache, file } = args;
-    compile::child(&cache, &file)
-        .with_context(|| format!("cannot compile into {}", cache.display()))?;
+    let Args { into, file } = args;
+    compile::child(&into, &file)
+        .with_context(|| format!("cannot compile into {}", into.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,18 +1,21 @@
 //! The compiler child, seen from the agent.
 //!
 //! Compiling takes what a hostile file makes it take (346 KB: 10 s and 353 MiB), so it is done by a
-//! child process with limits, which leaves the compiled code in Wasmtime's own cache and the
-//! component beside it. The agent then loads both from there.
+//! child process with limits and without rights, which leaves the compiled code, in Wasmtime's own
+//! cache format, and the component in a folder of its own. From there the agent takes both into its
+//! cache, and loads only what is there and unchanged: it never compiles in its own process.
 
 mod child;
+mod confine;
 mod entry;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Once,
     time::{Duration, Instant},
 };
 
@@ -23,21 +26,42 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{component, error::Refusal, file::Digest, ticker::Clocked};
-use crate::sys;
+use super::{error::Refusal, file::Digest, ticker::Clocked};
+use crate::{
+    sys,
+    trust::{Trust, TrustError},
+};
 
 pub use child::run as child;
 use entry::Entry;
 
 /// Wall time that the child may take.
 const WALL: Duration = Duration::from_mins(1);
+/// Beginning of the names of folders that children write to.
+const FOLDER: &str = ".compile-";
+/// A folder that is older than this belongs to no child: see [`WALL`].
+const LEFT: Duration = Duration::from_hours(1);
+/// Said once.
+static UNCONFINED: Once = Once::new();
 /// Most that is read of what the child says, in bytes.
 const ANSWER: u64 = 1 << 20;
 
-/// What the child says, one line of JSON on standard output.
+/// Name of the component in the child's folder.
+const COMPONENT: &str = "component.wasm";
+
+/// What the child answers, one line of JSON on standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    said: Said,
+    /// What could not be taken from the child.
+    unconfined: Option<String>,
+}
+
+/// What the child says of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Answer {
+enum Said {
     /// What `describe` returned.
     Manifest(String),
     /// Why the file is no policy.
@@ -47,7 +71,7 @@ enum Answer {
 /// Where unknown files are compiled.
 #[derive(Debug, Clone)]
 pub enum Workshop {
-    /// In a child that runs this program with the arguments `compile --cache DIR -`.
+    /// In a child that runs this program with the arguments `compile --into DIR -`.
     Child(PathBuf),
     /// In this process, without limits. For tests, and for files that their user wrote.
     Here,
@@ -82,32 +106,51 @@ pub fn prepare(
     if let Some(known) = entry.read() {
         return Ok(known);
     }
-    match workshop {
-        Workshop::Here => {
-            let manifest = make(clocked, &entry, bytes)?;
-            entry.finish(&manifest)?;
+    // In the cache, so that files are only renamed. It goes when this returns.
+    let folder = tempfile::Builder::new().prefix(FOLDER).tempdir_in(cache)?;
+    let manifest = match workshop {
+        Workshop::Here => child::make(folder.path(), bytes)?,
+        Workshop::Child(program) => {
+            let Answer { said, unconfined } = run(program, folder.path(), bytes)?;
+            if let Some(why) = unconfined {
+                UNCONFINED.call_once(|| {
+                    tracing::warn!("the compiler child has more rights than it needs: {why}");
+                });
+            }
+            match said {
+                Said::Manifest(manifest) => manifest,
+                Said::Refused(reason) => return Err(Refusal::Component(reason)),
+            }
         }
-        Workshop::Child(program) => match run(program, cache, bytes)? {
-            Answer::Manifest(manifest) => entry.finish(&manifest)?,
-            Answer::Refused(reason) => return Err(Refusal::Component(reason)),
-        },
-    }
+    };
+    entry.take(folder.path(), &manifest)?;
     entry.read().ok_or_else(|| {
         Refusal::Compiler(format!("the compiler left nothing in {}", cache.display()))
     })
 }
 
-/// Does the work: encodes, compiles into the cache, describes.
-fn make(clocked: &Clocked, entry: &Entry, bytes: &[u8]) -> Result<String, Refusal> {
-    let encoded = component::encode(bytes)?;
-    let compiled = component::compile(clocked, &encoded)?;
-    let manifest = component::describe(clocked, &compiled)?;
-    entry.put(&encoded)?;
-    Ok(manifest)
+/// Makes the directories of the cache, and checks that nobody else can change what is in them.
+/// Removes what children left whose agent was killed.
+pub fn directories(cache: &Path) -> Result<(), TrustError> {
+    let trust = Trust::code();
+    trust.directory(cache)?;
+    for below in [entry::COMPONENTS, entry::CODE] {
+        trust.directory(&cache.join(below))?;
+    }
+    for name in trust.names(cache)? {
+        let folder = cache.join(&name);
+        let is_old = || folder.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if name.as_encoded_bytes().starts_with(FOLDER.as_bytes())
+            && is_old().is_some_and(|age| age > LEFT)
+        {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+    Ok(())
 }
 
 /// Runs the child and takes its answer.
-fn run(program: &Path, cache: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
+fn run(program: &Path, folder: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
     // Files in memory, not pipes: nobody has to read while the other writes.
     let (mut input, mut output, mut errors) =
         (memory("input")?, memory("output")?, memory("errors")?);
@@ -115,8 +158,8 @@ fn run(program: &Path, cache: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
     input.rewind()?;
     sys::descriptors::close_on_exec()?;
     let mut child = Command::new(program)
-        .args(["compile", "--cache"])
-        .arg(cache)
+        .args(["compile", "--into"])
+        .arg(folder)
         .arg("-")
         .env_clear()
         .current_dir("/")
@@ -143,7 +186,7 @@ fn run(program: &Path, cache: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
     Err(Refusal::Compiler(match status {
         None => format!("it took longer than {} s", WALL.as_secs()),
         Some(status) => {
-            format!("the compiler ended with {status}, its limits are {}: {last}", child::LIMITS)
+            format!("the compiler ended with {status}, its limits are {}: {last}", confine::LIMITS)
         }
     }))
 }

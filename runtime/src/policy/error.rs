@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 use wasmtime::{Trap, WasmBacktrace};
 
 use super::{deadline::TooLong, limiter::LimitReached};
-use crate::{escape, manifest::ManifestError, outcome::MetricError};
+use crate::{escape, manifest::ManifestError, outcome::MetricError, trust::TrustError};
 
 /// A policy's file does not load.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum Refusal {
     /// Wasmtime or the cache; not the file's fault.
     #[error("the compiled code could not be used: {0}")]
     Engine(String),
+    /// Someone else could change what the agent runs.
+    #[error("is no directory for compiled policies (`cache_dir` under [agent]): {0}")]
+    Cache(#[from] TrustError),
     /// An import that is not granted.
     #[error(
         "imports `{import}`, which is not granted; to grant it, write\n    [policy.{policy}]\n    grants = [\"{grant}\"]"

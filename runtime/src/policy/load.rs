@@ -69,12 +69,14 @@ pub struct Configured {
 
 impl Compiler {
     /// A compiler that keeps compiled code in the directory `cache`, which is made if it is missing.
-    /// Whoever can write there decides what the agent runs.
+    /// Whoever can write there decides what the agent runs: nobody else may.
     pub fn new(cache: &Path, workshop: Workshop) -> Result<Self, LoadError> {
         let unusable = |error: wasmtime::Error| LoadError {
             path: cache.to_owned(),
             reason: Refusal::Engine(format!("{error:#}")),
         };
+        compile::directories(cache)
+            .map_err(|error| LoadError { path: cache.to_owned(), reason: error.into() })?;
         let clocked = Clocked::new(cache).map_err(unusable)?;
         let linker = host::linker(clocked.engine()).map_err(unusable)?;
         Ok(Self { clocked, linker, cache: cache.to_owned(), workshop })

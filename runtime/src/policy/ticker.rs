@@ -42,7 +42,9 @@ impl Clocked {
         let mut cache_config = CacheConfig::new();
         cache_config
             .with_directory(cache.join("code"))
-            .with_files_total_size_soft_limit(CACHE_BYTES);
+            .with_files_total_size_soft_limit(CACHE_BYTES)
+            // What is there is known by its digest: it must not be compressed again.
+            .with_optimized_compression_usage_counter_threshold(u64::MAX);
         let mut config = Config::new();
         config
             .cache(Some(Cache::new(cache_config)?))

@@ -4,4 +4,5 @@
 pub mod bpf;
 pub mod descriptors;
 pub mod memory;
+pub mod network;
 pub mod perf;
