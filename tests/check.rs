@@ -204,6 +204,50 @@ fn a_configuration_that_others_can_write_or_that_is_missing_ends_with_2() {
 }
 
 #[test]
+fn two_policies_that_use_a_metric_s_name_otherwise_are_told() {
+    let place = Place::new("[policy.heir.settings]\nupon = \"gauge ticks\"\n");
+    place.put_fixture("policies/a.wasm");
+    place.write("policies/b.wasm", fs::read(court::build("heir")).unwrap());
+    let (code, printed) = place.check(&[]);
+    assert_eq!((code, printed.len()), (1, 2), "{printed:?}");
+    assert!(
+        printed[1].contains("b.wasm") && printed[1].contains("metric `ticks` has"),
+        "{printed:?}"
+    );
+    assert!(printed[1].contains("policy `fixture` uses the name with"), "{printed:?}");
+}
+
+#[test]
+fn fields_of_a_tracepoint_from_the_configuration_are_checked_where_it_is() {
+    let probe =
+        |name: &str| format!("[[probe]]\nname = \"run\"\nattach = \"tracepoint:sched:{name}\"\n");
+    let check = |configuration: &str| {
+        let place = Place::new(configuration);
+        let policy = fs::read(court::build("tally-tracepoint")).unwrap();
+        place.write("policies/a.wasm", policy);
+        place.check(&[])
+    };
+    let (code, printed) = check(&probe("no_such_thing"));
+    assert_eq!(code, 0, "{printed:?}");
+    assert!(
+        printed[0].contains("fields of `run` are checked when the agent runs: "),
+        "{printed:?}"
+    );
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "kernel tests need root, also in CI");
+        eprintln!("SKIPPED the rest: only root reads the formats of tracepoints");
+        return;
+    }
+    let (code, printed) = check(&probe("sched_process_exec"));
+    assert_eq!((code, printed.len()), (0, 1), "{printed:?}");
+    assert!(printed[0].contains("subscribes to run"), "{printed:?}");
+    // One without the field that the policy needs.
+    let (code, printed) = check(&probe("sched_switch"));
+    assert_eq!(code, 1, "{printed:?}");
+    assert!(printed[0].contains("event `run` has no field `filename`"), "{printed:?}");
+}
+
+#[test]
 fn json_has_one_object_a_line() {
     let place = Place::new("policy.absent.limits.series = 1");
     place.put_fixture("policies/a.wasm");

@@ -11,12 +11,13 @@ use std::{
 
 use serde_json::json;
 use tipstaff_runtime::{
-    config::{Config, ConfigError, Flags},
+    config::{Attach, Config, ConfigError, Flags},
     escape,
     kind::Kinds,
-    outcome::{AgentMetrics, Alerts, Metrics},
+    outcome::{AgentMetrics, Alerts, Metrics, Reserved},
     plan,
     policy::{Compiler, MAX_FILE, Outcome, Workshop},
+    probe::tracepoint_kind,
     trust::Trust,
     watch,
 };
@@ -59,6 +60,11 @@ struct Check<'a> {
     compiler: Compiler,
     outcome: Outcome,
     kinds: Kinds,
+    /// Kinds of the configuration whose fields cannot be known here, and why.
+    unknown: BTreeMap<String, String>,
+    /// Names of metrics are kept for each policy that was checked, so that another one's is found
+    /// that uses one otherwise.
+    reserved: Vec<Reserved>,
     /// File of each policy that loaded, by name.
     known: BTreeMap<String, PathBuf>,
 }
@@ -70,11 +76,23 @@ impl<'a> Check<'a> {
         let counts = Arc::new(AgentMetrics::default());
         let (alerts, _) = Alerts::new(1, Arc::clone(&counts));
         let metrics = Metrics::new(Duration::from_hours(1));
+        let (mut own, mut unknown) = (Vec::new(), BTreeMap::new());
+        for (probe, number) in config.probes.iter().zip(0..) {
+            let Attach::Tracepoint { category, name } = &probe.attach;
+            match tracepoint_kind(&format!("{category}:{name}"), number, &probe.name) {
+                Ok(kind) => own.push(kind),
+                Err(error) => {
+                    unknown.insert(probe.name.clone(), error.to_string());
+                }
+            }
+        }
         Ok(Self {
             config,
             compiler: Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?,
             outcome: Outcome::new(metrics, alerts, counts),
-            kinds: Kinds::built_in(),
+            kinds: Kinds::with(own),
+            unknown,
+            reserved: Vec::new(),
             known: BTreeMap::new(),
         })
     }
@@ -133,17 +151,23 @@ impl<'a> Check<'a> {
             Ok(settings) => settings,
             Err(problems) => return report.configuration(&problems),
         };
-        let configured = match loaded.configure(settings, &section.limits.into(), &self.outcome) {
+        let configured = match loaded.configure(settings, &section.limits, &self.outcome) {
             Ok(configured) => configured,
             Err(error) => return report.problem(1, &error.to_string(), Some(name)),
         };
         let subscriptions = &configured.manifest.subscriptions;
+        match configured.reserve_metrics() {
+            Ok(reserved) => self.reserved.push(reserved),
+            Err(error) => return report.problem(1, &error.to_string(), Some(name)),
+        }
         // The fields of a tracepoint are only known on the kernel that has it.
-        let own = |event: &str| self.config.probes.iter().any(|probe| probe.name == event);
-        if let Some(probe) = subscriptions.iter().find(|subscription| own(&subscription.event)) {
-            let event = &probe.event;
+        let unknown = subscriptions.iter().find_map(|subscription| {
+            let event = &subscription.event;
+            Some((event, self.unknown.get(event)?))
+        });
+        if let Some((event, why)) = unknown {
             report.note(&format!(
-                "{}: fields of `{event}` are checked when the agent runs",
+                "{}: fields of `{event}` are checked when the agent runs: {why}",
                 shown(path)
             ))?;
         } else {

@@ -15,7 +15,7 @@ use super::{
     limits::MIN_MEMORY,
     ticker::Clocked,
 };
-use crate::manifest::Manifest;
+use crate::{manifest::Manifest, outcome::Reserved};
 
 /// The interfaces of the package `tipstaff:policy`, without the version.
 const PACKAGE: &str = "tipstaff:policy/";
@@ -202,3 +202,12 @@ pub(super) fn start(
         Err(message) => Err(Refusal::Configure { policy: outcome.name.to_string(), message }),
     }
 }
+impl Configured {
+    /// Keeps the names of the metrics that it made for it, without running it. Fails if another
+    /// policy uses one otherwise.
+    pub fn reserve_metrics(&self) -> Result<Reserved, LoadError> {
+        let reserved = self.outcome.metrics.reserve();
+        reserved.map_err(|error| LoadError { path: self.path.clone(), reason: error.into() })
+    }
+}
+

@@ -60,18 +60,17 @@ impl Next {
         queue: Option<Arc<Queue>>,
         outcome: &Outcome,
     ) -> Result<Self, LoadError> {
+        let metrics = configured.reserve_metrics()?;
         let Configured {
             manifest,
             digest: _,
-            path,
+            path: _,
             program,
             settings,
             limits,
             outcome: own,
             instance,
         } = configured;
-        let metrics =
-            own.metrics.reserve().map_err(|error| LoadError { path, reason: error.into() })?;
         Ok(Self {
             generation,
             counts: Counts::new(&outcome.counts, &manifest),
@@ -106,7 +105,7 @@ impl Next {
         most: usize,
         used: &mut Duration,
     ) -> Result<Beginning, Beginning> {
-        let lost = |error: &dyn std::error::Error| Beginning::Lost(error.to_string());
+        let lost = |why: String, limit| Beginning::Lost { why, limit };
         let most = most.min(self.plan.limits.state);
         if !self.plan.program.has_hand_over() {
             return Err(Beginning::Empty("it takes over no state"));
@@ -115,20 +114,28 @@ impl Next {
         let saved = old.save(most);
         *used += old.cpu();
         let state = saved
-            .map_err(|error| lost(&error))?
+            // What a save may pass to the host is the state.
+            .map_err(|error| match error.limit() {
+                Some("host_call") => {
+                    lost(format!("it has more than {most} bytes (`state`)"), Some("state"))
+                }
+                limit => lost(error.to_string(), limit),
+            })?
             .ok_or(Beginning::Empty("the generation before it hands over no state"))?;
         if state.len() > most {
             let length = state.len();
-            return Err(Beginning::Lost(format!(
-                "it has {length} bytes, the limit is {most} (`state`)"
-            )));
+            return Err(lost(
+                format!("it has {length} bytes, the limit is {most} (`state`)"),
+                Some("state"),
+            ));
         }
         // In an instance of its own: one that failed half-way must not run.
-        let mut instance = self.plan.start().map_err(|refusal| lost(&refusal))?;
+        let mut instance =
+            self.plan.start().map_err(|refusal| lost(refusal.to_string(), refusal.limit()))?;
         *used += instance.cpu();
         let restored = instance.restore(&state);
         *used += instance.cpu();
-        match restored.map_err(|error| lost(&error))? {
+        match restored.map_err(|error| lost(error.to_string(), error.limit()))? {
             Ok(()) => {
                 self.instance = instance;
                 Ok(Beginning::With(state.len()))
@@ -136,7 +143,7 @@ impl Next {
             Err(message) => {
                 let message = crate::escape::prefix(&message, MOST_MESSAGE).to_owned();
                 let message = crate::escape::control(&message).into_owned();
-                Err(Beginning::Lost(format!("the new generation refuses it: {message}")))
+                Err(lost(format!("the new generation refuses it: {message}"), None))
             }
         }
     }
@@ -188,6 +195,6 @@ pub(super) enum Beginning {
     With(usize),
     /// Without, as was to be expected.
     Empty(&'static str),
-    /// Without, because something went wrong.
-    Lost(String),
+    /// Without, because something went wrong, perhaps because of the limit of that key.
+    Lost { why: String, limit: Option<&'static str> },
 }

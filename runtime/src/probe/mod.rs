@@ -79,6 +79,13 @@ struct Loaded {
     parts: BTreeMap<usize, Result<Attached, KindReport>>,
 }
 
+/// The kind that a tracepoint of the running kernel (`CATEGORY:NAME`) would be, the `number`th of
+/// those from the configuration. Reads its `format` and loads nothing.
+pub fn tracepoint_kind(spec: &str, number: u16, name: &str) -> Result<Kind, ProbeError> {
+    let tracepoint = Tracepoint::find(spec, &mount::Tracefs::find()?)?;
+    Ok(tracepoint.kind(wire::FIRST_RUNTIME_KIND.saturating_add(number), name))
+}
+
 impl Probes {
     /// Makes the shared maps and hides this process. Attaches nothing.
     pub fn open(sizes: RingSizes) -> Result<Self, ProbeError> {
@@ -144,7 +151,7 @@ impl Probes {
                     self.tracepoints.len()
                 ),
             })?;
-        let tracepoint = Tracepoint::find(spec, &self.kernel)?;
+        let tracepoint = Tracepoint::find(spec, self.kernel.tracefs()?)?;
         let kind = tracepoint.kind(id, name);
         self.tracepoints.insert(id, tracepoint);
         Ok(kind)

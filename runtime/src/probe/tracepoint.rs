@@ -7,7 +7,7 @@ use tipstaff_events::{catalogue::COMMON, wire::Header};
 use super::{
     error::ProbeError,
     family::{At, Hook, Part, Rung},
-    kernel::Kernel,
+    mount::Tracefs,
 };
 use crate::kind::{Field, From, Kind, Repr, RingName};
 
@@ -49,7 +49,7 @@ struct Member {
 
 impl Tracepoint {
     /// Reads the format of `CATEGORY:NAME`.
-    pub(super) fn find(spec: &str, kernel: &Kernel) -> Result<Self, ProbeError> {
+    pub(super) fn find(spec: &str, tracefs: &Tracefs) -> Result<Self, ProbeError> {
         let refused = |reason: String| ProbeError::Tracepoint { spec: spec.to_owned(), reason };
         let plain = |part: &str| {
             !part.is_empty()
@@ -61,7 +61,7 @@ impl Tracepoint {
             .ok_or_else(|| {
                 refused("expected CATEGORY:NAME, as in sched:sched_process_exec".to_owned())
             })?;
-        let path = kernel.tracefs()?.event(category, name).join("format");
+        let path = tracefs.event(category, name).join("format");
         let text = fs::read_to_string(path).map_err(|error| {
             refused(match error.kind() {
                 io::ErrorKind::NotFound => {

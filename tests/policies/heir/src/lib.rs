@@ -33,8 +33,8 @@ struct Heir {
 impl Policy for Heir {
     fn configure(settings: &[(String, String)]) -> Result<Self, String> {
         let script = Script::read(settings)?;
-        if script.upon == "gauge" {
-            Gauge::new("taken", &[]).set(1.0);
+        if let Some(name) = script.upon.strip_prefix("gauge ") {
+            Gauge::new(name, &[]).set(1.0);
         }
         Ok(Self {
             script,
