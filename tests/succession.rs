@@ -16,7 +16,7 @@ use court::{Court, build, eventually};
 use tipstaff_runtime::{
     clock,
     kind::{From, Kinds},
-    outcome::{AgentMetrics, TransitionLabels, Value},
+    outcome::{AgentMetrics, LimitLabels, TransitionLabels, Value},
     plan::{self, Plan},
     policy::{Life, Limits, Loaded, Running},
     queue::{Batch, Cause},
@@ -61,6 +61,10 @@ impl Source for Flood {
     }
 
     fn losses(&mut self, _each: &mut impl FnMut(u16, Cause, u64)) {}
+
+    fn has_unfinished(&self) -> bool {
+        false
+    }
 
     fn is_live(&self) -> bool {
         true
@@ -128,7 +132,7 @@ fn opens(numbers: std::ops::Range<u64>) -> Arc<Batch> {
     }
     let events = numbers.end - numbers.start;
     let (first_ns, last_ns) = (numbers.start, numbers.end - 1);
-    Arc::new(Batch { bytes, events: vec![events], first_ns, last_ns })
+    Arc::new(Batch { bytes: bytes.into(), events: vec![events], first_ns, last_ns })
 }
 
 #[test]
@@ -227,7 +231,7 @@ fn a_generation_whose_metrics_are_taken_is_refused_and_the_old_one_goes_on() {
     let mut running = house.start("generation = \"old\"");
     let other = house.court.outcome.metrics.begin("other", 10);
     // Made by another policy after the new generation was configured: the last moment.
-    let settings = "generation = \"new\"\nupon = \"gauge\"";
+    let settings = "generation = \"new\"\nupon = \"gauge taken\"";
     let configured = house.court.configure(&house.loaded, settings, &House::limits()).unwrap();
     other.counter("taken", &[]).unwrap();
     let taken = other.reserve().unwrap();
@@ -286,4 +290,43 @@ fn what_a_quarantined_generation_lost_is_told_to_the_next() {
     assert!(running.stop(Duration::from_secs(5)));
     assert_eq!(house.court.count("lost", None), 100);
     assert_eq!(house.court.count("events", None), 3);
+}
+
+#[test]
+fn each_limit_that_is_reached_is_counted_by_its_key() {
+    let house = House::new();
+    let reached = |key: &str| {
+        let labels = LimitLabels { policy: "heir".into(), limit: key.into() };
+        house.court.outcome.counts.limits_reached.get_or_create_owned(&labels).get()
+    };
+    let refused = |limits: Limits| {
+        house.court.configure(&house.loaded, "", &limits).err().expect("refused").to_string()
+    };
+    let error = refused(Limits { file: 1000, ..House::limits() });
+    assert!(error.contains("bytes, its limit is 1000; if it may have more, write"), "{error}");
+    assert!(error.contains("[policy.heir.limits]\n    file = "), "{error}");
+    let error = refused(Limits { subscriptions: 0, ..House::limits() });
+    assert!(error.ends_with("[policy.heir.limits]\n    subscriptions = 1"), "{error}");
+    assert_eq!((reached("file"), reached("subscriptions")), (1, 1));
+
+    // A batch that is too large is lost and told; so is what one more call than is allowed costs.
+    let limits = Limits { batch: 1000, queue: 1 << 20, ..House::limits() };
+    let configured = house.court.configure(&house.loaded, "", &limits).unwrap();
+    let running = house.court.pool.start(configured).unwrap();
+    running.queue().push(&opens(0..100));
+    running.queue().push(&opens(100..110));
+    assert!(running.stop(Duration::from_secs(5)));
+    assert_eq!(reached("batch"), 1);
+    assert_eq!(house.court.count("events", None), 10);
+    assert_eq!(house.court.count("lost", None), 100);
+}
+
+#[test]
+fn a_hand_over_that_reaches_a_limit_is_counted() {
+    for (old, key) in [("loop in save", "cpu_per_call"), ("save too much", "state")] {
+        let (house, _) = held_after(old, "");
+        let labels = LimitLabels { policy: "heir".into(), limit: key.into() };
+        let reached = house.court.outcome.counts.limits_reached.get_or_create_owned(&labels);
+        assert_eq!(reached.get(), 1, "{old}");
+    }
 }

@@ -128,6 +128,7 @@ mod tests {
         let set = |mode| {
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
         };
+        set(0o700);
         assert!(is_own(directory.path()));
         set(0o770);
         assert!(!is_own(directory.path()));

@@ -309,7 +309,7 @@ impl Policies {
             .settings
             .check(&loaded.manifest, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
-        let configured = loaded.configure(settings, &section.limits.into(), &self.outcome)?;
+        let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
         generation.enters(Life::Configured, &"an instance took its settings");
         let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
         let plan =

@@ -17,7 +17,7 @@ use std::path::Path;
 pub use problem::{Problem, Problems};
 pub use quantity::parse_time;
 pub use reference::reference;
-pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Limits, Metrics, Policy, Probe};
+pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Metrics, Policy, Probe};
 pub use settings::Settings;
 pub use value::{Attach, DenyField, Listen, Mode, Name, is_name};
 

@@ -16,7 +16,7 @@ use super::{
     typed,
     value::{Attach, DenyField, Listen, Mode, Name, no_such},
 };
-use crate::{kind::Kinds, policy};
+use crate::{kind::Kinds, policy::Limits};
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_FILE: &str = "/etc/tipstaff/tipstaff.toml";
@@ -30,7 +30,7 @@ pub struct Config {
     pub agent: Agent,
     /// See [`typed::Metrics`].
     pub metrics: Metrics,
-    /// See [`typed::Limits`].
+    /// Of each policy that has none of its own.
     pub limits: Limits,
     /// See [`typed::Probe`].
     pub probes: Vec<Probe>,
@@ -64,23 +64,6 @@ pub struct Metrics {
     pub asked: bool,
     /// When a series is forgotten.
     pub idle_expiry: Duration,
-}
-
-/// What one policy may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Processor time of one call.
-    pub cpu_per_call: Duration,
-    /// Memory of an instance, in bytes.
-    pub memory: u64,
-    /// Rows that wait, in bytes.
-    pub queue: u64,
-    /// Series of metrics.
-    pub series: u32,
-    /// Alerts per minute.
-    pub alerts_per_minute: u32,
-    /// Log lines per minute.
-    pub log_lines_per_minute: u32,
 }
 
 /// A probe of the operator's own.
@@ -147,19 +130,6 @@ impl Default for Metrics {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            cpu_per_call: Duration::from_millis(50),
-            memory: 64 << 20,
-            queue: 8 << 20,
-            series: 1000,
-            alerts_per_minute: 600,
-            log_lines_per_minute: 600,
-        }
-    }
-}
-
 /// As root always the same, whatever the environment says.
 fn default_cache(is_root: bool, environment: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     if is_root {
@@ -181,7 +151,7 @@ impl Config {
             digest: Vec::new(),
             mode: self.agent.mode,
             deny_fields: Vec::new(),
-            limits: self.limits,
+            limits: self.limits.clone(),
             settings: Settings::default(),
         })
     }
@@ -193,7 +163,7 @@ impl Config {
     ) -> Result<Self, Problems> {
         let mut problems = Problems(Vec::new());
         let typed::File { agent, metrics, limits, probe, policy } = typed;
-        let limits = Limits::default().with(value(limits));
+        let limits = limits_with(&Limits::default(), value(limits));
         let agent = Agent::default().with(value(agent), file, flags);
         let metrics = Metrics::default().with(value(metrics), file, flags.metrics, &mut problems);
         let probes = probes(value(probe), file, &mut problems);
@@ -206,7 +176,7 @@ impl Config {
                 digest: value(digest).into_iter().map(|digest| digest.0).collect(),
                 mode: or(mode, agent.mode),
                 deny_fields: deny_fields.into_iter().map(|field| field.value).collect(),
-                limits: limits.with(value(own)),
+                limits: limits_with(&limits, value(own)),
                 settings: value(settings),
             };
             policies.insert(name.0, policy);
@@ -284,44 +254,49 @@ impl Metrics {
     }
 }
 
-impl Limits {
-    fn with(self, typed: typed::Limits) -> Self {
-        let typed::Limits {
-            cpu_per_call,
-            memory,
-            queue,
-            series,
-            alerts_per_minute,
-            log_lines_per_minute,
-        } = typed;
-        Self {
-            cpu_per_call: cpu_per_call.map_or(self.cpu_per_call, |at| at.value.0),
-            memory: memory.map_or(self.memory, |at| at.value.0),
-            queue: queue.map_or(self.queue, |at| at.value.0),
-            series: series.map_or(self.series, |at| at.value.0),
-            alerts_per_minute: alerts_per_minute.map_or(self.alerts_per_minute, |at| at.value.0),
-            log_lines_per_minute: log_lines_per_minute
-                .map_or(self.log_lines_per_minute, |at| at.value.0),
-        }
-    }
-}
-
-impl From<Limits> for policy::Limits {
-    fn from(limits: Limits) -> Self {
-        let Limits { cpu_per_call, memory, queue, series, alerts_per_minute, log_lines_per_minute } =
-            limits;
-        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self {
-            cpu_per_call,
-            memory: size(memory),
-            queue: size(queue),
-            series: usize::try_from(series).unwrap_or(usize::MAX),
-            alerts_per_minute,
-            alerts_burst: alerts_per_minute,
-            log_lines_per_minute,
-            log_lines_burst: log_lines_per_minute,
-            ..Self::default()
-        }
+/// These limits, and what is typed over them.
+fn limits_with(limits: &Limits, typed: typed::Limits) -> Limits {
+    let typed::Limits {
+        cpu_per_call,
+        cpu_percent,
+        start_up,
+        memory,
+        table_elements,
+        parts,
+        host_call,
+        handles,
+        file,
+        subscriptions,
+        batch,
+        queue,
+        series,
+        alerts_per_minute,
+        alerts_burst,
+        log_lines_per_minute,
+        log_lines_burst,
+        state,
+    } = typed;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Limits {
+        cpu_per_call: cpu_per_call.map_or(limits.cpu_per_call, |at| at.value.0),
+        cpu_percent: cpu_percent.map_or(limits.cpu_percent, |at| at.value.0),
+        start_up: start_up.map_or(limits.start_up, |at| at.value.0),
+        memory: memory.map_or(limits.memory, |at| size(at.value.0)),
+        table_elements: table_elements.map_or(limits.table_elements, |at| size(at.value.0.into())),
+        parts: parts.map_or(limits.parts, |at| size(at.value.0.into())),
+        host_call: host_call.map_or(limits.host_call, |at| size(at.value.0)),
+        handles: handles.map_or(limits.handles, |at| size(at.value.0.into())),
+        file: file.map_or(limits.file, |at| size(at.value.0)),
+        subscriptions: subscriptions.map_or(limits.subscriptions, |at| size(at.value.0.into())),
+        batch: batch.map_or(limits.batch, |at| size(at.value.0)),
+        queue: queue.map_or(limits.queue, |at| size(at.value.0)),
+        series: series.map_or(limits.series, |at| size(at.value.0.into())),
+        alerts_per_minute: alerts_per_minute.map_or(limits.alerts_per_minute, |at| at.value.0),
+        alerts_burst: alerts_burst.map_or(limits.alerts_burst, |at| at.value.0),
+        log_lines_per_minute: log_lines_per_minute
+            .map_or(limits.log_lines_per_minute, |at| at.value.0),
+        log_lines_burst: log_lines_burst.map_or(limits.log_lines_burst, |at| at.value.0),
+        state: state.map_or(limits.state, |at| size(at.value.0)),
     }
 }
 

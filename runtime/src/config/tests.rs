@@ -1,7 +1,10 @@
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use super::*;
-use crate::manifest::{Manifest, Setting, SettingType};
+use crate::{
+    manifest::{Manifest, Setting, SettingType},
+    policy::Limits,
+};
 
 fn config(text: &str) -> Config {
     Config::resolve_text(Some(Path::new("/etc/t.toml")), text, &Flags::default()).unwrap()
@@ -117,7 +120,7 @@ fn every_key_is_read() {
     assert_eq!(config.policy("other").limits, limits);
     assert_eq!(
         policy.limits,
-        Limits { memory: 8 << 20, cpu_per_call: Duration::from_secs(1), ..limits }
+        Limits { memory: 8 << 20, cpu_per_call: Duration::from_secs(1), ..limits.clone() }
     );
 }
 
@@ -172,7 +175,7 @@ deny_fields = "x"
             r#"8: `metrics.listen`: expected "ADDRESS:PORT" such as "127.0.0.1:9470" or "[::1]:9470", or "off", found the string "localhost:1""#,
             r#"10: `limits.memory`: expected a size from "2MiB" to "4GiB" in B, KiB, MiB or GiB, found the string "1KiB""#,
             "11: `limits.series`: expected an integer from 1 to 1000000, found the integer 0",
-            "12: `limits.zzzzzzzzzz`: unknown key, expected one of `cpu_per_call`, `memory`, `queue`, `series`, `alerts_per_minute`, `log_lines_per_minute`",
+            "12: `limits.zzzzzzzzzz`: unknown key, expected one of `cpu_per_call`, `cpu_percent`, `start_up`, `memory`, `table_elements`, `parts`, `host_call`, `handles`, `file`, `subscriptions`, `batch`, `queue`, `series`, `alerts_per_minute`, `alerts_burst`, `log_lines_per_minute`, `log_lines_burst`, `state`",
             r#"13: `policy.a_b`: "a_b" is not a name: expected a name of a-z, 0-9 and -, that begins with a letter, at most 64 bytes"#,
             r#"15: `policy.a.digest[0]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the string "sha256:00""#,
             r#"15: `policy.a.digest[1]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the integer 7"#,

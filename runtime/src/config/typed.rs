@@ -84,9 +84,41 @@ section! {
         /// Processor time of one call. A call that takes longer costs the policy its instance.
         #[default("\"50ms\"")]
         pub cpu_per_call: Time<1, { 60 * SECOND }>,
+        /// Processor time of all calls, in percent of one core. What is not used is saved for a second
+        /// at most; a policy that used it up waits, and its events wait in its queue.
+        #[default("20")]
+        pub cpu_percent: Whole<1, 6_400>,
+        /// Processor time until an instance is made, and as much again until it has taken its settings.
+        /// What takes longer does not load, or is restarted later.
+        #[default("\"500ms\"")]
+        pub start_up: Time<1, { 60 * SECOND }>,
         /// Memory of an instance. Growing further costs the policy its instance.
         #[default("\"64MiB\"")]
         pub memory: Size<{ 2 * MIB }, { 4 * GIB }>,
+        /// Elements of all tables of an instance. Growing further costs the policy its instance.
+        #[default("100000")]
+        pub table_elements: Whole<1, 100_000_000>,
+        /// Core instances, memories and tables that an instance is made of, so many of each. One that
+        /// needs more does not load.
+        #[default("100")]
+        pub parts: Whole<1, 10_000>,
+        /// What a policy passes to the agent in one call, strings and lists together. More costs the
+        /// policy its instance.
+        #[default("\"1MiB\"")]
+        pub host_call: Size<{ 4 * KIB }, { 128 * MIB }>,
+        /// Handles of metrics that an instance holds at once. One more costs the policy its instance.
+        #[default("10000")]
+        pub handles: Whole<1, 10_000_000>,
+        /// Size of its file. A larger one does not load; one above 128 MiB is not even read.
+        #[default("\"64MiB\"")]
+        pub file: Size<{ KIB }, { 128 * MIB }>,
+        /// What it subscribes to. A policy with more does not load.
+        #[default("64")]
+        pub subscriptions: Whole<1, 255>,
+        /// Events that are handed over in one call, in bytes of rows; a quarter of `memory` if that is
+        /// less. The events of a larger batch are lost for this policy, and the policy is told.
+        #[default("\"1MiB\"")]
+        pub batch: Size<{ 128 * KIB }, GIB>,
         /// Events that wait for a policy, in bytes of rows. What comes when it is full is lost for
         /// this policy, and the policy is told.
         #[default("\"8MiB\"")]
@@ -95,13 +127,22 @@ section! {
         /// further ones are counted in a series with `overflow="true"`.
         #[default("1000")]
         pub series: Whole<1, 1_000_000>,
-        /// Alerts per minute, and at once after a quiet minute. Further ones are dropped and counted.
+        /// Alerts per minute. Further ones are dropped and counted.
         #[default("600")]
         pub alerts_per_minute: Whole<0, 100_000>,
-        /// Lines in the agent's log per minute, and at once after a quiet minute. Further ones are
-        /// dropped and counted.
+        /// Alerts at once after a quiet time.
+        #[default("100")]
+        pub alerts_burst: Whole<0, 100_000>,
+        /// Lines in the agent's log per minute. Further ones are dropped and counted.
         #[default("600")]
         pub log_lines_per_minute: Whole<0, 100_000>,
+        /// Lines in the agent's log at once after a quiet time.
+        #[default("100")]
+        pub log_lines_burst: Whole<0, 100_000>,
+        /// State that the agent keeps for a policy, and state that it hands to the next generation,
+        /// each. What does not fit is refused; a new generation then starts empty.
+        #[default("\"1MiB\"")]
+        pub state: Size<0, { 128 * MIB }>,
     }
 }
 

@@ -70,6 +70,13 @@ labels! {
         /// Name of the state.
         state
     }
+    /// A limit of a policy.
+    LimitLabels {
+        /// Name of the policy.
+        policy,
+        /// Key of the limit in `[limits]`.
+        limit
+    }
     /// Policies in one state.
     StateLabels {
         /// Name of the state.
@@ -186,6 +193,8 @@ agent_metrics! {
     /// How often a policy came into a state: loaded, configured, planned, running, restarting,
     /// quarantined, replaced, removed, stopped.
     transitions: Family<TransitionLabels, Counter>;
+    /// How often a policy reached one of its limits, by the limit's key in `[limits]`.
+    limits_reached: Family<LimitLabels, Counter>;
     /// Time that a policy had to wait because it had used up its share of a core.
     throttled: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
     /// Enriched fields that had no value in a row, by field and reason.

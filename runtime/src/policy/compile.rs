@@ -10,9 +10,9 @@ mod confine;
 mod entry;
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Once,
@@ -107,7 +107,10 @@ pub fn prepare(
         return Ok(known);
     }
     // In the cache, so that files are only renamed. It goes when this returns.
-    let folder = tempfile::Builder::new().prefix(FOLDER).tempdir_in(cache)?;
+    let folder = tempfile::Builder::new()
+        .prefix(FOLDER)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(cache)?;
     let manifest = match workshop {
         Workshop::Here => child::make(folder.path(), bytes)?,
         Workshop::Child(program) => {

@@ -14,7 +14,7 @@ use super::{
     error::{CallError, Refusal},
     file,
     limiter::Limiter,
-    limits::{HOST_CALL_BYTES, Limits},
+    limits::Limits,
     ticker::Clocked,
 };
 
@@ -77,11 +77,11 @@ pub fn describe(clocked: &Clocked, component: &Component) -> Result<String, Refu
 
     let sandbox = Sandbox {
         limiter: Limiter::new(&limits),
-        deadline: Deadline::with_wall(limits.cpu_per_call, DESCRIBE_WALL),
+        deadline: Deadline::with_wall(limits.start_up, "start_up", DESCRIBE_WALL),
     };
     let mut store = Store::new(clocked.engine(), sandbox);
     store.limiter(|sandbox| &mut sandbox.limiter);
-    store.set_hostcall_fuel(HOST_CALL_BYTES);
+    store.set_hostcall_fuel(limits.host_call);
     store.epoch_deadline_callback(|context| context.data().deadline.check());
     store.set_epoch_deadline(1);
     let _ticking = clocked.ticking();

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     manifest::Manifest,
-    outcome::{AgentMetrics, LossLabels, PolicyLabels},
+    outcome::{AgentMetrics, LimitLabels, LossLabels, PolicyLabels},
     queue::{Batch, Cause, Gap},
 };
 
@@ -17,6 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Counts {
     metrics: Arc<AgentMetrics>,
+    policy: String,
     /// Kinds of the subscriptions.
     kinds: Vec<String>,
     rows: Counter,
@@ -42,6 +43,12 @@ pub struct Numbers {
     pub traps: u64,
 }
 
+/// Counts that a policy reached the limit of that key.
+pub fn limit_reached(metrics: &AgentMetrics, policy: &str, key: &str) {
+    let labels = LimitLabels { policy: policy.to_owned(), limit: key.to_owned() };
+    metrics.limits_reached.get_or_create(&labels).inc();
+}
+
 impl Counts {
     /// Handles for the policy of this manifest.
     pub fn new(metrics: &Arc<AgentMetrics>, manifest: &Manifest) -> Self {
@@ -58,6 +65,7 @@ impl Counts {
             cpu: metrics.call_cpu.get_or_create_owned(&labels),
             traps: metrics.traps.get_or_create_owned(&labels),
             throttled: metrics.throttled.get_or_create_owned(&labels),
+            policy: labels.policy,
             metrics: Arc::clone(metrics),
         }
     }
@@ -84,6 +92,7 @@ impl Counts {
     /// The queue dropped these.
     pub fn dropped(&self, gaps: &[Gap]) {
         for gap in gaps {
+            self.limit_reached("queue");
             if let Some(kind) = self.kinds.get(usize::from(gap.subscription)) {
                 self.add_lost(kind, gap.cause, gap.lost);
             }
@@ -102,8 +111,14 @@ impl Counts {
         self.traps.inc();
     }
 
+    /// The policy reached the limit of that key.
+    pub fn limit_reached(&self, key: &str) {
+        limit_reached(&self.metrics, &self.policy, key);
+    }
+
     /// The policy has to wait so long because its share of a core is used up.
     pub fn throttled(&self, wait: Duration) {
+        self.limit_reached("cpu_percent");
         self.throttled.inc_by(wait.as_secs_f64());
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{Trap, WasmBacktrace, component::ResourceTableError};
 
 use super::{deadline::TooLong, limiter::LimitReached};
 use crate::{escape, manifest::ManifestError, outcome::MetricError, trust::TrustError};
@@ -106,6 +106,22 @@ pub enum Refusal {
         /// The least that makes sense.
         least: usize,
     },
+    /// It has more of something than it may.
+    #[error(
+        "the policy `{policy}` has {found} {what}, its limit is {limit}; if it may have more, write\n    [policy.{policy}.limits]\n    {key} = {found}"
+    )]
+    Beyond {
+        /// Name of the policy.
+        policy: String,
+        /// What it has.
+        what: &'static str,
+        /// How much.
+        found: usize,
+        /// How much it may have.
+        limit: usize,
+        /// Key of the limit.
+        key: &'static str,
+    },
     /// A metric of another policy has the same name.
     #[error(transparent)]
     Metric(#[from] MetricError),
@@ -134,14 +150,21 @@ pub enum Reason {
         ran: Duration,
         /// Processor time allowed.
         limit: Duration,
+        /// Key of the limit.
+        key: &'static str,
     },
     /// Too much memory.
     Memory(LimitReached),
+    /// Too much of something else, with the key of its limit.
+    Limit(&'static str),
     /// The guest trapped: a panic, a division by zero, an access out of bounds.
     Trap(String),
     /// A function of the host refused, or the guest broke the rules of the component model.
     Host(String),
 }
+
+/// What Wasmtime says when a guest passes too much; it has no type for this.
+const NO_FUEL: &str = "fuel allocated for hostcalls";
 
 /// Frames of a backtrace that are worth a line in a log.
 const FRAMES: usize = 8;
@@ -149,12 +172,16 @@ const FRAMES: usize = 8;
 impl CallError {
     /// What Wasmtime says.
     pub(super) fn new(function: &'static str, error: &wasmtime::Error) -> Self {
-        let reason = if let Some(&TooLong { ran, limit }) = error.downcast_ref() {
-            Reason::Time { ran, limit }
+        let reason = if let Some(&TooLong { ran, limit, key }) = error.downcast_ref() {
+            Reason::Time { ran, limit, key }
         } else if let Some(&limit) = error.downcast_ref::<LimitReached>() {
             Reason::Memory(limit)
         } else if let Some(trap) = error.downcast_ref::<Trap>() {
             Reason::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned())
+        } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            Reason::Limit("handles")
+        } else if error.root_cause().to_string().contains(NO_FUEL) {
+            Reason::Limit("host_call")
         } else {
             Reason::Host(
                 escape::control(escape::prefix(&error.root_cause().to_string(), 1024)).into_owned(),
@@ -183,6 +210,30 @@ fn demangled(name: &str) -> String {
     escape::prefix(&format!("{name:#}"), 128).to_owned()
 }
 
+impl CallError {
+    /// Key of the limit that was reached, if it was one.
+    #[must_use]
+    pub const fn limit(&self) -> Option<&'static str> {
+        match &self.reason {
+            Reason::Time { key, .. } | Reason::Limit(key) => Some(key),
+            Reason::Memory(limit) => Some(limit.key()),
+            Reason::Trap(_) | Reason::Host(_) => None,
+        }
+    }
+}
+
+impl Refusal {
+    /// Key of the limit that was reached, if it was one.
+    #[must_use]
+    pub const fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Call(error) => error.limit(),
+            Self::Beyond { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` failed: {}", self.function, self.reason)?;
@@ -198,8 +249,9 @@ impl std::error::Error for CallError {}
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Time { ran, limit } => TooLong { ran: *ran, limit: *limit }.fmt(f),
+            Self::Time { ran, limit, key } => TooLong { ran: *ran, limit: *limit, key }.fmt(f),
             Self::Memory(limit) => limit.fmt(f),
+            Self::Limit(key) => write!(f, "it reached its limit (`{key}`)"),
             Self::Trap(trap) => write!(f, "the guest trapped: {trap}"),
             Self::Host(reason) => f.write_str(reason),
         }

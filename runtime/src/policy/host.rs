@@ -29,7 +29,7 @@ impl State {
         handles.set_max_capacity(limits.handles);
         Self {
             limiter: Limiter::new(limits),
-            deadline: Deadline::new(limits.cpu_per_call),
+            deadline: Deadline::new(limits.start_up, "start_up"),
             outcome,
             handles,
         }

@@ -16,7 +16,6 @@ use super::{
     },
     error::CallError,
     host::{PolicyOutcome, State},
-    limits::HOST_CALL_BYTES,
     ticker::Clocked,
 };
 
@@ -68,6 +67,8 @@ pub struct Instance {
     store: Store<State>,
     clocked: Clocked,
     exports: Exports,
+    cpu_per_call: Duration,
+    host_call: usize,
 }
 
 /// What can be called.
@@ -86,7 +87,7 @@ impl Instance {
     ) -> Result<Self, CallError> {
         let mut store = Store::new(program.engine(), State::new(outcome, limits));
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(HOST_CALL_BYTES);
+        store.set_hostcall_fuel(limits.host_call);
         store.epoch_deadline_callback(|context| context.data().deadline.check());
         store.set_epoch_deadline(1);
         let ticking = program.clocked.ticking();
@@ -107,7 +108,8 @@ impl Instance {
         };
         let exports = start(&mut store).map_err(|error| CallError::new("instantiate", &error))?;
         drop(ticking);
-        Ok(Self { store, clocked: program.clocked.clone(), exports })
+        let Limits { cpu_per_call, host_call, .. } = *limits;
+        Ok(Self { store, clocked: program.clocked.clone(), exports, cpu_per_call, host_call })
     }
 
     /// Gives the settings; the manifest in force, or what the policy has against them.
@@ -115,7 +117,11 @@ impl Instance {
         &mut self,
         settings: &[(String, String)],
     ) -> Result<Result<String, String>, CallError> {
-        self.call("configure", |exports, store| exports.policy.call_configure(store, settings))
+        let configured =
+            self.call("configure", |exports, store| exports.policy.call_configure(store, settings));
+        // From now on it is called again and again.
+        self.store.data_mut().deadline.limit_to(self.cpu_per_call, "cpu_per_call");
+        configured
     }
 
     /// Hands over rows.
@@ -137,7 +143,7 @@ impl Instance {
         let saved = self.call("save", |exports, store| {
             exports.hand_over.as_ref().map(|hand_over| hand_over.call_save(store)).transpose()
         });
-        self.store.set_hostcall_fuel(HOST_CALL_BYTES);
+        self.store.set_hostcall_fuel(self.host_call);
         saved
     }
 

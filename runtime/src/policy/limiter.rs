@@ -4,15 +4,13 @@ use wasmtime::ResourceLimiter;
 
 use super::Limits;
 
-/// Core instances, tables and memories of one component. Python's have 20 of the first.
-const PARTS: usize = 100;
-
 /// Counts all memories and tables of an instance together. What exceeds the limit traps: a guest
 /// that is refused memory ends soon anyway, and so the reason is known.
 #[derive(Debug)]
 pub struct Limiter {
     memory: Budget,
     tables: Budget,
+    parts: usize,
 }
 
 #[derive(Debug)]
@@ -42,12 +40,23 @@ pub enum LimitReached {
     },
 }
 
+impl LimitReached {
+    /// Key of the limit in `[limits]`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+            Self::Table { .. } => "table_elements",
+        }
+    }
+}
+
 impl Limiter {
     /// A limiter for one instance.
     pub fn new(limits: &Limits) -> Self {
         Self {
             memory: Budget { used: 0, limit: limits.memory },
             tables: Budget { used: 0, limit: limits.table_elements },
+            parts: limits.parts,
         }
     }
 }
@@ -100,14 +109,14 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        PARTS
+        self.parts
     }
 
     fn tables(&self) -> usize {
-        PARTS
+        self.parts
     }
 
     fn memories(&self) -> usize {
-        PARTS
+        self.parts
     }
 }

@@ -7,7 +7,7 @@ use wasmtime::component::Linker;
 use super::{
     Limits, Outcome,
     compile::{self, Workshop},
-    component,
+    component, counts,
     error::{LoadError, Refusal},
     file::{self, Digest},
     host::{self, PolicyOutcome, State},
@@ -152,8 +152,12 @@ impl Loaded {
         limits: &Limits,
         outcome: &Outcome,
     ) -> Result<Configured, LoadError> {
-        self.try_configure(settings, limits, outcome)
-            .map_err(|reason| LoadError { path: self.path.clone(), reason })
+        self.try_configure(settings, limits, outcome).map_err(|reason| {
+            if let Some(key) = reason.limit() {
+                counts::limit_reached(&outcome.counts, &self.manifest.name, key);
+            }
+            LoadError { path: self.path.clone(), reason }
+        })
     }
 
     fn try_configure(
@@ -170,12 +174,21 @@ impl Loaded {
                 least: MIN_MEMORY,
             });
         }
+        let beyond = |what, found, limit, key| {
+            if found <= limit {
+                return Ok(());
+            }
+            Err(Refusal::Beyond { policy: policy.clone(), what, found, limit, key })
+        };
+        beyond("bytes", self.size, limits.file, "file")?;
         let outcome = outcome.begin(policy, limits);
         let (instance, text) = start(&self.program, &outcome, limits, &settings)?;
         let manifest: Manifest = text.parse()?;
         if manifest.name != *policy {
             return Err(Refusal::Renamed { described: policy.clone(), configured: manifest.name });
         }
+        let subscriptions = manifest.subscriptions.len();
+        beyond("subscriptions", subscriptions, limits.subscriptions, "subscriptions")?;
         Ok(Configured {
             manifest,
             digest: self.digest,
@@ -186,6 +199,15 @@ impl Loaded {
             outcome,
             instance,
         })
+    }
+}
+
+impl Configured {
+    /// Keeps the names of the metrics that it made for it, without running it. Fails if another
+    /// policy uses one otherwise.
+    pub fn reserve_metrics(&self) -> Result<Reserved, LoadError> {
+        let reserved = self.outcome.metrics.reserve();
+        reserved.map_err(|error| LoadError { path: self.path.clone(), reason: error.into() })
     }
 }
 
@@ -202,12 +224,3 @@ pub(super) fn start(
         Err(message) => Err(Refusal::Configure { policy: outcome.name.to_string(), message }),
     }
 }
-impl Configured {
-    /// Keeps the names of the metrics that it made for it, without running it. Fails if another
-    /// policy uses one otherwise.
-    pub fn reserve_metrics(&self) -> Result<Reserved, LoadError> {
-        let reserved = self.outcome.metrics.reserve();
-        reserved.map_err(|error| LoadError { path: self.path.clone(), reason: error.into() })
-    }
-}
-

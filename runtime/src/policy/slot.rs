@@ -176,7 +176,9 @@ impl Work {
             _ => return After::default(),
         }
         if let Some((until, new)) = self.share.wait(begin) {
-            self.counts.throttled(new.unwrap_or_default());
+            if let Some(wait) = new {
+                self.counts.throttled(wait);
+            }
             return After { again: false, wake: Some(until) };
         }
         if self.is_tick_due(begin) {
@@ -204,6 +206,11 @@ impl Work {
             }
         }
         let batch = &delivery.batch;
+        if batch.bytes.len() > self.plan.limits.batch() {
+            self.counts.limit_reached("batch");
+            self.lose(batch);
+            return;
+        }
         self.call(|instance| instance.on_batch(&batch.bytes));
         if self.instance.is_some() {
             self.counts.delivered(batch);
@@ -238,7 +245,7 @@ impl Work {
         let cpu = instance.cpu();
         self.spend(cpu);
         if let Err(error) = result {
-            self.failed(&error);
+            self.failed(&error, error.limit());
         }
     }
 
@@ -256,12 +263,16 @@ impl Work {
                 self.life = Life::Running;
                 self.generation.enters(Life::Running, &"a new instance runs");
             }
-            Err(refusal) => self.failed(&refusal),
+            Err(refusal) => self.failed(&refusal, refusal.limit()),
         }
     }
 
-    fn failed(&mut self, error: &dyn std::error::Error) {
+    /// The instance is lost, perhaps because of the limit of that key.
+    fn failed(&mut self, error: &dyn std::error::Error, limit: Option<&str>) {
         let now = Instant::now();
+        if let Some(key) = limit {
+            self.counts.limit_reached(key);
+        }
         self.counts.failed();
         self.instance = None;
         match self.health.failed(now) {
@@ -330,10 +341,13 @@ impl Work {
                 self.generation
                     .enters(Life::Running, &format_args!("{runs}; it starts empty: {why}"));
             }
-            Beginning::Lost(error) => {
+            Beginning::Lost { why, limit } => {
+                if let Some(key) = limit {
+                    self.counts.limit_reached(key);
+                }
                 tracing::warn!(
                     policy = &*self.plan.outcome.name,
-                    "generation {} starts empty, the state of the one before it is lost: {error}",
+                    "generation {} starts empty, the state of the one before it is lost: {why}",
                     self.generation.number()
                 );
                 self.generation.enters(Life::Running, &format_args!("{runs}; it starts empty"));
