@@ -272,6 +272,19 @@ impl Kind {
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
+
+    /// Whether it has a field of this name, or fields below it: `proc` has `proc.exe`.
+    #[must_use]
+    pub fn has_within(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| is_within(&field.name, name))
+    }
+}
+
+/// Whether a field is the one of this name, or below it: `proc.parent.exe` is within `proc.parent` and
+/// within `proc`, `process` is not.
+#[must_use]
+pub fn is_within(field: &str, name: &str) -> bool {
+    field.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The fields that every kind has: `head` from the record's header, then `own`, then the enriched.

@@ -357,7 +357,7 @@ fn check_fields(
         let message = if let (Some(kind), true) = (kind, kinds.is_empty()) {
             let names: Vec<_> = built_in.iter().map(|kind| &*kind.name).collect();
             no_such("event kind", kind, &names)
-        } else if kinds.iter().all(|kind| kind.field(field).is_none()) {
+        } else if !kinds.iter().any(|kind| kind.has_within(field)) {
             let names: Vec<_> =
                 kinds.iter().flat_map(|kind| &kind.fields).map(|field| &*field.name).collect();
             no_such("field", field, &names)

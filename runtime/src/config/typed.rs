@@ -169,7 +169,8 @@ section! {
         /// How far this policy may go; the milder of this and the agent's mode counts.
         #[default("the agent's")]
         pub mode: Mode,
-        /// Fields that this policy does not get. Where it asks for one as optional it has no value;
+        /// Fields that this policy does not get; a name before a dot stands for all fields below it, so
+        /// that `proc` withholds `proc.exe`, `proc.args` and so on. Where it asks for one as optional it has no value;
         /// where it requires one, the policy does not load.
         #[default("[]")]
         pub deny_fields: Vec<At<DenyField>>,

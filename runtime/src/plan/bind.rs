@@ -4,7 +4,7 @@ use super::{Bound, Error, Plan, Wanted, layout, want, want_for_table};
 use std::sync::Arc;
 
 use crate::{
-    kind::{Field, From, Kind, Kinds},
+    kind::{Field, From, Kind, Kinds, is_within},
     manifest::Subscription,
     nearest,
 };
@@ -17,7 +17,8 @@ const MOST_FIELDS: usize = 64;
 const MOST_OPTIONAL: usize = 32;
 
 /// Binds what a policy asks for to what is there. `withheld` names fields that the operator does
-/// not give to it: `FIELD` for every event, or `EVENT:FIELD` for one.
+/// not give to it: `FIELD` for every event, or `EVENT:FIELD` for one. A name before a dot stands for
+/// all fields below it.
 pub fn bind(
     policy: &str,
     subscriptions: &[Subscription],
@@ -139,10 +140,10 @@ impl Binding<'_> {
         plan: &mut Plan,
     ) -> Result<Option<&'k Field>, Error> {
         let name = &ask.name;
-        let line = self
-            .withheld
-            .iter()
-            .find(|denied| *denied == name || **denied == format!("{}:{name}", kind.name));
+        let line = self.withheld.iter().find(|denied| match denied.split_once(':') {
+            Some((of, denied)) => *of == *kind.name && is_within(name, denied),
+            None => is_within(name, denied),
+        });
         match (kind.field(name), line) {
             (Some(field), None) => Ok(Some(field)),
             (Some(_), Some(denied)) => {
@@ -181,10 +182,9 @@ impl Binding<'_> {
 
     fn check_withheld(&self) -> Result<(), Error> {
         let is_known = |denied: &str| {
-            self.kinds.iter().any(|kind| {
-                let own =
-                    denied.strip_prefix(kind.name.as_ref()).and_then(|rest| rest.strip_prefix(':'));
-                kind.field(denied).is_some() || own.is_some_and(|own| kind.field(own).is_some())
+            self.kinds.iter().any(|kind| match denied.split_once(':') {
+                Some((of, denied)) => *of == *kind.name && kind.has_within(denied),
+                None => kind.has_within(denied),
             })
         };
         match self.withheld.iter().find(|denied| !is_known(denied)) {

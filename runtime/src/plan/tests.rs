@@ -91,6 +91,18 @@ fn what_the_operator_withholds_is_absent_or_refused_with_the_line_to_change() {
         .unwrap();
     assert_eq!(plan.bound().next().unwrap().projection.template[8..12], [3, 0, 0, 0]);
     assert_eq!(plan.wanted, Wanted::from([(catalogue::exec::KIND, ON_BIT)]));
+    // A name before a dot stands for all below it, and only for these.
+    let below = ["exec:proc".to_owned(), "container".to_owned()];
+    let asked = ["proc.parent.exe:text?", "container.id:text?", "pid:u32?", "path:text?"];
+    let plan = bind("p", &[subscription("exec", &asked)], &kinds, &below).unwrap();
+    assert_eq!(plan.bound().next().unwrap().projection.template[8..12], [3, 0, 0, 0]);
+    let refused = bind("p", &[subscription("exec", &["proc.exe:text"])], &kinds, &below);
+    assert!(
+        refused.unwrap_err().to_string().contains("withheld by `deny_fields = [\"exec:proc\"]")
+    );
+    assert!(bind("p", &[subscription("open", &["proc.exe:text"])], &kinds, &below).is_ok());
+    let part = bind("p", &[], &kinds, &["pro".to_owned()]).unwrap_err().to_string();
+    assert!(part.contains("deny_fields names `pro`, which no event has"), "{part}");
     let typo = bind("p", &[], &kinds, &["exec:arg".to_owned()]).unwrap_err();
     assert_eq!(
         typo.to_string(),
