@@ -1,6 +1,7 @@
 //! The agent on the running kernel: policies come and go while events flow, and every event is
 //! accounted for.
 
+mod court;
 mod support;
 
 use std::{
@@ -285,6 +286,36 @@ fn a_busy_metrics_port_is_a_named_error() {
     assert_ne!(code, 0);
     let log = tipstaff.log.join("\n");
     assert!(log.contains(&address) && log.contains("another program listens there"), "{log}");
+}
+
+#[test]
+fn a_generation_that_fails_again_and_again_makes_way_for_the_last_good_one() {
+    if !can_probe("a_generation_that_fails_again_and_again_makes_way_for_the_last_good_one") {
+        return;
+    }
+    let good = fixture("heir");
+    let agent = Agent::start(&[&good], "");
+    let manifest = "name = \"heir\"\nversion = \"2\"\n[[subscribe]]\nevent = \"open\"\nfields = [\"pid:u32\"]\n";
+    let bad = court::HandMade { manifest, on_batch: "unreachable", ..court::HandMade::default() };
+    let partial = agent.policies.join(".partial");
+    fs::write(&partial, bad.bytes()).expect("written");
+    fs::rename(partial, agent.policies.join("heir.wasm")).expect("renamed");
+    let entered = |state: &str| {
+        let state = format!("state={state:?}");
+        agent.value("tipstaff_transitions_total", &[r#"policy="heir""#, &state])
+    };
+    // Reading the metrics opens nothing, so that there is something to fail upon.
+    until("the good one replaces the bad one", || {
+        fs::File::open("/etc/passwd").expect("it is there");
+        (entered("replaced") == 2).then_some(())
+    });
+    assert_eq!((entered("loaded"), entered("quarantined"), entered("restarting")), (3, 1, 4));
+    let before = agent.value("events_total", &[r#"policy="heir""#]);
+    until("the good one goes on", || {
+        fs::File::open("/etc/passwd").expect("it is there");
+        (agent.value("events_total", &[r#"policy="heir""#]) > before).then_some(())
+    });
+    assert!(agent.value("lost_total", &[r#"policy="heir""#]) > 0, "it is told what was lost");
 }
 
 #[test]
