@@ -16,7 +16,7 @@ use court::{Court, build, eventually};
 use tipstaff_runtime::{
     clock,
     kind::{From, Kinds},
-    outcome::{AgentMetrics, LimitLabels, TransitionLabels, Value},
+    outcome::{AgentMetrics, LimitLabels, PolicyLabels, TransitionLabels, Value},
     plan::{self, Plan},
     policy::{Life, Limits, Loaded, Running},
     queue::{Batch, Cause},
@@ -110,8 +110,12 @@ impl House {
 
     /// What the policy says that it holds.
     fn held(&self) -> u64 {
+        self.gauge("held")
+    }
+
+    fn gauge(&self, name: &str) -> u64 {
         let families = self.court.outcome.metrics.families();
-        let held = families.iter().find(|family| family.name == "held").expect("it is made");
+        let held = families.iter().find(|family| family.name == name).expect("it is made");
         let Value::Gauge(held) = held.series[0].value else { panic!("it is a gauge") };
         format!("{held}").parse().expect("a whole number")
     }
@@ -329,4 +333,25 @@ fn a_hand_over_that_reaches_a_limit_is_counted() {
         let reached = house.court.outcome.counts.limits_reached.get_or_create_owned(&labels);
         assert_eq!(reached.get(), 1, "{old}");
     }
+}
+
+#[test]
+fn what_a_policy_keeps_survives_a_lost_instance_and_a_replaced_generation() {
+    let house = House::new();
+    let mut running = house.start("upon = \"keep\"");
+    running.queue().push(&opens(0..4));
+    // The instance is lost with the sixth, but has kept it.
+    running.queue().push(&opens(4..9));
+    running.queue().push(&opens(20..30));
+    eventually("another instance", || house.court.count("events", None) == 4 + 10);
+    house.replace(&mut running, "generation = \"new\"\nupon = \"keep\"");
+    eventually("the new generation", || house.transitions("replaced") == 1);
+    running.queue().push(&opens(30..37));
+    assert!(running.stop(Duration::from_secs(5)));
+    assert_eq!(house.gauge("kept"), 4 + 2 + 10 + 7);
+    let labels = PolicyLabels { policy: "heir".into() };
+    let bytes = || house.court.outcome.counts.state.get_or_create_owned(&labels).get();
+    assert_eq!(bytes(), 128 + 6 + 8, "one entry");
+    house.court.outcome.forget("heir");
+    assert_eq!(bytes(), 0);
 }

@@ -188,6 +188,8 @@ agent_metrics! {
     traps: PerPolicy;
     /// Bytes of rows that wait in a policy's queue.
     queue: Family<PolicyLabels, Gauge>, Bytes;
+    /// Bytes of state that the agent keeps for a policy.
+    state: Family<PolicyLabels, Gauge>, Bytes;
     /// Policies, by state.
     policies: Family<StateLabels, Gauge>;
     /// How often a policy came into a state: loaded, configured, planned, running, restarting,

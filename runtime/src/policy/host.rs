@@ -5,6 +5,7 @@ mod alerts;
 mod kept;
 mod log;
 mod metrics;
+mod state;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 

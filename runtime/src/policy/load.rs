@@ -20,7 +20,7 @@ use crate::{manifest::Manifest, outcome::Reserved};
 /// The interfaces of the package `tipstaff:policy`, without the version.
 const PACKAGE: &str = "tipstaff:policy/";
 /// The interfaces that every policy may import.
-const HARMLESS: &[&str] = &["log", "metrics", "alerts"];
+const HARMLESS: &[&str] = &["log", "metrics", "alerts", "state"];
 /// Beginning of the interfaces that need a grant.
 const GUARD: &str = "guard-";
 

@@ -80,6 +80,8 @@ pub mod metrics;
 pub mod policy;
 pub mod row;
 pub mod settings;
+pub mod state;
+pub mod window;
 
 pub use alert::{Severity, alert};
 pub use field::List;
@@ -88,6 +90,7 @@ pub use policy::{Event, HandOver, On, OnTick, Policy};
 pub use row::{Flags, Gap};
 pub use settings::{Setting, Settings};
 pub use tipstaff_derive::{Event, Settings};
+pub use window::Window;
 
 /// What does not compile, and should say where.
 ///

@@ -6,10 +6,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
+use super::state::Store;
 use crate::{
-    outcome::{AgentMetrics, Alerts, Metrics, PolicyAlerts, PolicyLabels, PolicyMetrics, Rate},
+    outcome::{
+        AgentMetrics, Alerts, LimitLabels, Metrics, PolicyAlerts, PolicyLabels, PolicyMetrics, Rate,
+    },
     policy::Limits,
 };
 
@@ -30,6 +33,7 @@ pub struct Outcome {
 struct Kept {
     alert_rate: Arc<Mutex<Rate>>,
     log_rate: Arc<Mutex<Rate>>,
+    store: Arc<Mutex<Store>>,
 }
 
 /// The output of one generation of a policy: what its instances share. Cheap to clone.
@@ -45,6 +49,14 @@ pub struct PolicyOutcome {
     pub(super) log_rate: Arc<Mutex<Rate>>,
     /// Log lines that were too many.
     pub(super) log_limited: Counter,
+    /// What it keeps.
+    pub(super) store: Arc<Mutex<Store>>,
+    /// How much it may keep, in bytes.
+    pub(super) store_limit: usize,
+    /// How much it keeps.
+    pub(super) store_bytes: Gauge,
+    /// What it wanted to keep and could not.
+    pub(super) store_refused: Counter,
 }
 
 impl Outcome {
@@ -66,23 +78,33 @@ impl Outcome {
             kept.clone()
         } else {
             let shared = |rate| Arc::new(Mutex::new(rate));
-            let kept = Kept { alert_rate: shared(alert_rate), log_rate: shared(log_rate) };
+            let kept = Kept {
+                alert_rate: shared(alert_rate),
+                log_rate: shared(log_rate),
+                store: Arc::default(),
+            };
             all.insert(name.to_owned(), kept.clone());
             kept
         };
         let labels = PolicyLabels { policy: name.to_owned() };
+        let limit = LimitLabels { policy: name.to_owned(), limit: "state".to_owned() };
         PolicyOutcome {
             name: name.into(),
             metrics: self.metrics.begin(name, limits.series),
             alerts: self.alerts.policy(name, kept.alert_rate),
             log_rate: kept.log_rate,
             log_limited: self.counts.log_lines_limited.get_or_create_owned(&labels),
+            store: kept.store,
+            store_limit: limits.state,
+            store_bytes: self.counts.state.get_or_create_owned(&labels),
+            store_refused: self.counts.limits_reached.get_or_create_owned(&limit),
         }
     }
 
     /// Forgets a policy that is gone.
     pub fn forget(&self, name: &str) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.counts.state.remove(&PolicyLabels { policy: name.to_owned() });
         self.metrics.remove(name);
     }
 }

@@ -1,7 +1,9 @@
 //! A policy that counts, and hands its count over when it is replaced, well or badly.
 #![forbid(unsafe_code)]
 
-use tipstaff::{Counter, Counters, Event, Gap, Gauge, HandOver, On, OnTick, Policy, Settings};
+use tipstaff::{
+    Counter, Counters, Event, Gap, Gauge, HandOver, On, OnTick, Policy, Settings, state,
+};
 
 #[derive(Event)]
 #[event(kind = "open")]
@@ -26,6 +28,7 @@ struct Heir {
     sum: Counter,
     lost: Counter,
     held: Gauge,
+    kept: Gauge,
     /// Events that this generation and those before it saw.
     count: u64,
 }
@@ -42,6 +45,7 @@ impl Policy for Heir {
             sum: Counter::new("sum_total", &[]),
             lost: Counter::new("lost_total", &[]),
             held: Gauge::new("held", &[]),
+            kept: Gauge::new("kept", &[]),
             count: 0,
         })
     }
@@ -56,12 +60,17 @@ impl On<Open> for Heir {
         assert!(self.script.upon != "panic", "as told");
         self.count += 1;
         self.events.add([&self.script.generation], 1);
+        if self.script.upon == "keep" {
+            state::add("events", 1, None).expect("there is room");
+            assert!(open.cgroup != 5, "as told");
+        }
         self.sum.add(open.cgroup);
     }
 }
 
 impl OnTick for Heir {
     fn on_tick(&mut self, _now_ns: u64) {
+        self.kept.set(f64::from(u32::try_from(state::count("events")).unwrap_or(u32::MAX)));
         self.held.set(f64::from(u32::try_from(self.count).unwrap_or(u32::MAX)));
     }
 }
