@@ -67,10 +67,8 @@ fn connect_state(ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn connect_state_again(ctx: RawTracePointContext) -> i32 {
-    if let Some(change) = Change::of(&ctx, connect::KIND)
-        && !twice::was_done(For::Connect, change.number())
-    {
-        on_connect(&change);
+    if let Some(change) = Change::of(&ctx, connect::KIND) {
+        twice::again(For::Connect, change.number(), || on_connect(&change));
     }
     0
 }
@@ -123,10 +121,8 @@ fn close_state(ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn close_state_again(ctx: RawTracePointContext) -> i32 {
-    if let Some(change) = Change::of(&ctx, tcp_close::KIND)
-        && !twice::was_done(For::Close, change.number())
-    {
-        on_close(&change);
+    if let Some(change) = Change::of(&ctx, tcp_close::KIND) {
+        twice::again(For::Close, change.number(), || on_close(&change));
     }
     0
 }

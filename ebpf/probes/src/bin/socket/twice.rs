@@ -24,31 +24,57 @@ struct Mark {
     time: u64,
 }
 
-/// A mark that is older was left behind: its second program was kept from running.
-const LEFT_BEHIND_NS: u64 = 1_000_000;
+/// Of one user on one CPU.
+#[repr(C)]
+struct State {
+    /// One for a change, and one for another in an interrupt between its two programs.
+    marks: [Mark; 2],
+    /// 1 while the second program runs: who interrupts it has no second program.
+    second_runs: u64,
+}
 
-/// One mark for a change, and one for another in an interrupt between its two programs.
+/// A mark that is older was left behind: its second program was kept from running by one that had
+/// not yet, or no longer, said that it runs. Long, as a virtual CPU may be stopped between the two.
+const LEFT_BEHIND_NS: u64 = 1_000_000_000;
+
 #[map]
-static MARKS: PerCpuArray<[Mark; 2]> = PerCpuArray::with_max_entries(2, 0);
+static STATES: PerCpuArray<State> = PerCpuArray::with_max_entries(2, 0);
 
 /// The first program has done it.
 #[inline(always)]
 pub fn done(by: For, what: u64) {
-    let Some(marks) = MARKS.get_ptr_mut(by as u32) else { return };
+    let Some(state) = STATES.get_ptr_mut(by as u32) else { return };
     // SAFETY: a map value of this CPU. Who interrupts leaves it as it was.
-    let [first, second] = unsafe { &mut *marks };
+    let State { marks: [first, second], second_runs } = unsafe { &mut *state };
+    if *second_runs != 0 {
+        return;
+    }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mark = if first.what == 0 || now - first.time > LEFT_BEHIND_NS { first } else { second };
     *mark = Mark { what, time: now };
 }
 
-/// Whether the first program has done it. Asked once, by the second.
+/// The second program: does what the first has not done.
 #[inline(always)]
-pub fn was_done(by: For, what: u64) -> bool {
-    let Some(marks) = MARKS.get_ptr_mut(by as u32) else { return false };
+pub fn again(by: For, what: u64, act: impl FnOnce()) {
+    let Some(state) = STATES.get_ptr_mut(by as u32) else { return };
+    // SAFETY: a map value of this CPU, written while nobody else looks: who interrupts reads it.
+    let second_runs = unsafe { &raw mut (*state).second_runs };
     // SAFETY: as above.
-    let [first, second] = unsafe { &mut *marks };
+    unsafe { second_runs.write_volatile(1) };
+    if !was_done(state, what) {
+        act();
+    }
+    // SAFETY: as above.
+    unsafe { second_runs.write_volatile(0) };
+}
+
+/// Whether the first program has done it. Asked once.
+#[inline(always)]
+fn was_done(state: *mut State, what: u64) -> bool {
+    // SAFETY: as in `done`.
+    let [first, second] = unsafe { &mut (*state).marks };
     let mark = if first.what == what { first } else { second };
     // SAFETY: no arguments.
     let done = mark.what == what && unsafe { bpf_ktime_get_ns() } - mark.time <= LEFT_BEHIND_NS;
