@@ -42,6 +42,7 @@ pub(super) fn climb(part: &Part, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<Att
         match step(part, rung, ebpf, kernel) {
             Ok(hooks) => {
                 report.hooks = rung.hooks.iter().map(name).collect();
+                report.programs = programs(rung);
                 if let Some(lacks) = rung.lacks {
                     report.lacks(lacks);
                 }
@@ -88,6 +89,11 @@ impl Attached {
             unload(ebpf, program, slot);
         }
     }
+}
+
+/// The programs of a rung, as PROGRAM@HOOK.
+pub(super) fn programs(rung: &Rung) -> Vec<String> {
+    rung.hooks.iter().map(|hook| format!("{}@{}", hook.program, name(hook))).collect()
 }
 
 fn name(hook: &Hook) -> String {

@@ -42,6 +42,8 @@ pub struct KindReport {
     pub coverage: Coverage,
     /// The hooks in use.
     pub hooks: Vec<String>,
+    /// The programs in use, as PROGRAM@HOOK.
+    pub programs: Vec<String>,
     /// The hooks that were tried before.
     pub rejected: Vec<Rejected>,
 }
@@ -51,7 +53,12 @@ pub type Report = BTreeMap<u16, KindReport>;
 
 impl Default for KindReport {
     fn default() -> Self {
-        Self { coverage: Coverage::Full, hooks: Vec::new(), rejected: Vec::new() }
+        Self {
+            coverage: Coverage::Full,
+            hooks: Vec::new(),
+            programs: Vec::new(),
+            rejected: Vec::new(),
+        }
     }
 }
 
@@ -59,6 +66,7 @@ impl KindReport {
     /// Adds what is known of another part of the same kind.
     pub(super) fn merge(&mut self, part: &Self) {
         self.hooks.extend(part.hooks.iter().cloned());
+        self.programs.extend(part.programs.iter().cloned());
         self.rejected.extend(part.rejected.iter().cloned());
         match &part.coverage {
             Coverage::Full => {}

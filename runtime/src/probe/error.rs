@@ -18,11 +18,30 @@ pub enum ProbeError {
     },
     /// A capability is missing.
     #[error(
-        "loading eBPF programs needs {capability}, which this process does not have; run as root"
+        "loading eBPF programs needs {capability}, which this process does not have; run as root \
+         (CAP_BPF and CAP_PERFMON are not enough: the maps that probes share are in a bpffs of their own)"
     )]
     NotPermitted {
         /// The capability.
         capability: &'static str,
+    },
+    /// The kernel keeps its memory from eBPF programs.
+    #[error(
+        "the kernel is locked down for confidentiality, which keeps its memory from eBPF programs; \
+         probes work with lockdown=integrity on the kernel's command line"
+    )]
+    LockedDown,
+    /// Maps count as locked memory, and there may be too little of it.
+    #[error(
+        "{source}; the limit on locked memory, {limit} bytes, cannot be lifted, and before Linux 5.11 \
+         maps count: run with CAP_SYS_RESOURCE, or with LimitMEMLOCK=infinity (systemd), or after \
+         `ulimit -l unlimited`"
+    )]
+    LockedMemory {
+        /// What did not work.
+        source: Box<ProbeError>,
+        /// The limit.
+        limit: u64,
     },
     /// The kernel has no BTF.
     #[error(

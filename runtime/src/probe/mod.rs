@@ -24,7 +24,7 @@ mod ring;
 mod shared;
 mod tracepoint;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use aya::Ebpf;
 use rustix::thread::CapabilitySet;
@@ -91,11 +91,16 @@ impl Probes {
     pub fn open(sizes: RingSizes) -> Result<Self, ProbeError> {
         object::bytes(handshake::OBJECT)?;
         permitted()?;
-        lift_memory_limit();
+        let limit = lift_memory_limit();
         let btf = Btf::of_running_kernel()?;
         let shared = Shared::new(sizes)?;
         let object = [Prepared::new(handshake::OBJECT, &btf, &[])?];
-        let pid = handshake::shake(&mut object::load(&object, &shared).remove(0)?)?;
+        let mut handshake =
+            object::load(&object, &shared).remove(0).map_err(|source| match limit {
+                Some(limit) => ProbeError::LockedMemory { source: Box::new(source), limit },
+                None => source,
+            })?;
+        let pid = handshake::shake(&mut handshake)?;
         let hidden = shared.hidden()?;
         hidden.hide(pid)?;
         let losses = Losses::new(shared.lost()?);
@@ -291,22 +296,35 @@ fn is_wanted(part: &Part, wanted: &Wanted) -> bool {
     part.kinds.iter().any(|kind| wanted.contains_key(kind))
 }
 
+/// Every rung of every ladder: the kinds that it is for, and its programs as a [`KindReport`] names
+/// them.
+pub fn rungs() -> impl Iterator<Item = (&'static [u16], Vec<String>)> {
+    let parts = FAMILIES.iter().flat_map(|family| family.parts);
+    parts.flat_map(|part| part.ladder.iter().map(|rung| (part.kinds, attach::programs(rung))))
+}
+
 /// Says early, and by name, what would fail later as EPERM.
 fn permitted() -> Result<(), ProbeError> {
     let effective =
         rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    if effective.contains(CapabilitySet::SYS_ADMIN) {
-        Ok(())
-    } else {
-        Err(ProbeError::NotPermitted { capability: "CAP_SYS_ADMIN" })
+    if !effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Err(ProbeError::NotPermitted { capability: "CAP_SYS_ADMIN" });
+    }
+    // Where this is not mounted, each hook says what the kernel did not allow.
+    match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(lockdown) if lockdown.contains("[confidentiality]") => Err(ProbeError::LockedDown),
+        _ => Ok(()),
     }
 }
 
-/// Before Linux 5.11 maps count as locked memory. Where this is refused, loading mostly works.
-fn lift_memory_limit() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+/// Before Linux 5.11 maps count as locked memory. Returns the limit where it stays: since then
+/// loading works all the same.
+fn lift_memory_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "the limit on locked memory cannot be lifted");
+        return getrlimit(Resource::Memlock).current;
     }
+    None
 }
