@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kernel::{Event, Load, Recording, all_fields, alone};
+use kernel::{Event, Load, Recording, all_fields, alone, vm::rounds};
 use rustix::fs::MemfdFlags;
 use tipstaff_events::{
     catalogue::{FILE_STATE, SIGNAL_ORIGIN, exec, exit, fork, oom, signal, thread_exit},
@@ -48,8 +48,9 @@ fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
     recording.want(&[exec::KIND, exit::KIND]);
     let load = load();
     let mut codes = BTreeMap::new();
-    for round in 0..100 {
-        let code = round % 5;
+    let runs = rounds(100);
+    for round in 0..runs {
+        let code = u64::from(round % 5);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("exit {code}")]);
         codes.insert(run(&mut command), code);
@@ -59,7 +60,7 @@ fn each_run_gives_one_exec_and_one_exit_with_its_code_while_others_run() {
     }
     drop(load);
     let (execs, exits) = (recording.of(exec::KIND), recording.of(exit::KIND));
-    assert_eq!(codes.len(), 300);
+    assert_eq!(codes.len(), 3 * runs as usize);
     for (&pid, &code) in &codes {
         let (exec, exit) = (only(&execs, pid), only(&exits, pid));
         assert_eq!((exit.number("code"), exit.number("signal")), (code, 0));

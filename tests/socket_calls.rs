@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernel::{alone, ways};
+use kernel::{
+    alone, sees_uring,
+    vm::{release, rounds},
+    ways,
+};
 use sockets::{ECONNREFUSED, load, loopback, python, recording};
 use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
 
@@ -24,7 +28,7 @@ fn closed_connections_count_what_was_sent_both_ways() {
     let Some(_guard) = alone() else { return };
     let mut recording = recording();
     let load = load();
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         let (pid, ports) = python(
             &mut recording,
             "
@@ -239,11 +243,14 @@ fn calls_by_the_32_bit_table_are_decoded_with_it() {
 #[test]
 fn operations_by_io_uring_are_seen() {
     let Some(_guard) = alone() else { return };
+    if !sees_uring() {
+        return;
+    }
     let mut recording = recording();
     let folder = tempfile::tempdir().unwrap();
     let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listening.local_addr().unwrap().port();
-    for _ in 0..20 {
+    for _ in 0..rounds(20) {
         let (pid, results) = ways(&["uring", folder.path().to_str().unwrap(), &port.to_string()]);
         assert_eq!(results[5..7], [0, -ECONNREFUSED]);
         listening.accept().unwrap();
@@ -275,8 +282,12 @@ fn operations_by_io_uring_are_seen() {
 #[test]
 fn one_request_that_accepts_many_gives_as_many_events() {
     let Some(_guard) = alone() else { return };
+    if release() < (6, 18) {
+        eprintln!("skipped: such requests are not seen here, as coverage says");
+        return;
+    }
     let mut recording = recording();
-    for _ in 0..20 {
+    for _ in 0..rounds(20) {
         let (pid, results) = ways(&["accept-many", "20"]);
         let accepts = recording.of_process(accept::KIND, pid);
         let connects = recording.of_process(connect::KIND, pid);

@@ -56,7 +56,10 @@ fi
 
 case $goal in
 demo) packages "the demo makes connections with it" python3 ;;
-test) packages "the tests compare with what these report" strace bpftool curl python3 procps iproute2 ;;
+test)
+    packages "the tests compare with what these report" strace bpftool curl python3 procps iproute2 util-linux
+    packages "the tests run on other kernels in it" qemu-system-x86 busybox-static xz-utils
+    ;;
 lint)
     if ! cargo deny --version >/dev/null 2>&1; then
         say "cargo-deny: checks licences and advisories of dependencies (some minutes)"

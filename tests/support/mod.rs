@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: a running `tipstaff`, a policy directory, and where to skip.
 
+pub mod vm;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -9,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything here may take before the test fails. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything here may take before the test fails. Generous: the machine may be busy, or a VM.
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Whether this test can load eBPF programs; says so if not, and fails in CI.
 pub fn can_probe(test: &str) -> bool {
@@ -42,8 +44,14 @@ pub struct Tipstaff {
 impl Tipstaff {
     /// Starts it without waiting for anything.
     pub fn spawn(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tipstaff"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tipstaff"));
+        command.args(arguments);
+        Self::start(command)
+    }
+
+    /// The same with a command that becomes a `tipstaff`.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
