@@ -55,7 +55,7 @@ fn main() {
     let plan = Arc::new(plan);
     let policy = pool.start(configured).expect("started");
 
-    probes.apply(&plan.wanted).expect("attached");
+    probes.apply(&plan.wanted.clone().into()).expect("attached");
     let mut rings = Rings::new(&probes).expect("rings");
     let mut drains = Vec::new();
     let mut paths: [Vec<f64>; BATCHES.len()] = Default::default();

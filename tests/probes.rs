@@ -230,10 +230,11 @@ fn another_word_reloads_nothing_and_what_nobody_wants_is_gone() {
     let before = kernel::bpf_descriptors();
     let mut recording = Recording::open(RingSizes::default());
     let idle = kernel::bpf_descriptors();
-    recording.probes.apply(&BTreeMap::from([(exec::KIND, ON_BIT)])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(exec::KIND, ON_BIT)]).into()).unwrap();
     let programs = kernel::program_ids();
     assert_eq!(programs.len(), 1);
-    let report = recording.probes.apply(&BTreeMap::from([(exec::KIND, all_fields())])).unwrap();
+    let report =
+        recording.probes.apply(&BTreeMap::from([(exec::KIND, all_fields())]).into()).unwrap();
     assert_eq!(report[&exec::KIND].hooks, ["raw_tracepoint:sched_process_exec"]);
     assert_eq!(kernel::program_ids(), programs);
     recording.want(&[exec::KIND, signal::KIND, exit::KIND]);

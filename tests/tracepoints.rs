@@ -26,7 +26,7 @@ fn a_tracepoint_is_a_kind_with_the_values_of_its_record() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
     let kind = recording.probes.tracepoint("sched:sched_process_exec", "execs").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
     let pids: BTreeSet<u32> =
         (0..20).map(|_| recording.run(&mut Command::new("/bin/true")).0).collect();
     assert_eq!(pids.len(), 20);
@@ -53,7 +53,7 @@ fn delivered_and_lost_are_what_was_produced_when_a_ring_overflows() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes { bulk: 64 << 10, ..RingSizes::default() });
     let kind = recording.probes.tracepoint(CALL, "calls").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
     let produced = u64::from(rounds(200_000));
     let mut child = calls(produced).spawn().unwrap();
     while child.try_wait().unwrap().is_none() {
@@ -72,7 +72,7 @@ fn a_ring_says_whether_something_is_in_it() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
     let kind = recording.probes.tracepoint(CALL, "calls").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
     for _ in 0..10 {
         assert!(!recording.has_unfinished());
         assert!(calls(7).status().unwrap().success());
@@ -88,7 +88,7 @@ fn a_string_that_is_longer_than_a_text_may_be_is_flagged_as_cut() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
     let kind = recording.probes.tracepoint("sched:sched_process_exec", "execs").unwrap();
-    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())])).unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
     // The kernel puts `/dev/fd/N/` in front of a path that is relative to a descriptor.
     for (steps, whole) in [(10, true), (2041, true), (2042, false), (2045, false)] {
         let (pid, numbers) = recording.run(&mut kernel::python(&format!(

@@ -20,6 +20,8 @@ use tipstaff_events::{
 };
 use tipstaff_runtime::{
     kind::{From, Kind, Repr},
+    plan::{Filters, Union, Wanted},
+    predicate::{Predicate, filter},
     probe::{Coverage, Probes, RingSizes},
     queue::Cause,
     record::{self, Span},
@@ -114,8 +116,8 @@ impl Recording {
     /// Wants all fields of these kinds and nothing else, and expects them to be seen as well as this
     /// kernel allows.
     pub fn want(&mut self, kinds: &[u16]) {
-        let wanted = kinds.iter().map(|&kind| (kind, all_fields())).collect();
-        for (kind, report) in self.probes.apply(&wanted).unwrap() {
+        let wanted: Wanted = kinds.iter().map(|&kind| (kind, all_fields())).collect();
+        for (kind, report) in self.probes.apply(&wanted.into()).unwrap() {
             let lacks: BTreeSet<&str> = match &report.coverage {
                 Coverage::Full => BTreeSet::new(),
                 Coverage::Partial(reasons) => reasons.split("; ").collect(),
@@ -123,6 +125,16 @@ impl Recording {
             };
             assert_eq!(lacks, expected_lacks(kind), "kind {kind}: {report:?}");
         }
+    }
+
+    /// Wants all fields of one kind, of the events that pass the filter of these conditions.
+    pub fn want_some(&mut self, kind: u16, conditions: &[&Predicate]) {
+        let filter = filter(conditions.iter().copied()).expect("one that the kernel can test");
+        let union = Union {
+            wanted: Wanted::from([(kind, all_fields())]),
+            filters: Filters::from([(kind, filter)]),
+        };
+        self.probes.apply(&union).unwrap();
     }
 
     pub fn drain(&mut self) {

@@ -4,7 +4,7 @@ use crate::{Field, Kind, Ring, Type, wire};
 use wire::{Header, Text};
 
 /// The struct of a kind's record.
-pub trait Record {
+pub trait Record: Copy {
     /// Number of the kind.
     const KIND: u16;
     /// Ring that its records travel in, unless an enforcing policy waits for them.

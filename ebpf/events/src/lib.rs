@@ -3,13 +3,15 @@
 //!
 //! [`catalogue`] is the one place where a kind is written. From it come the structs that the eBPF
 //! programs fill in, the description that the runtime decodes by, `docs/events.md` and
-//! `tipstaff events --list`. [`wire`] holds what all records share.
+//! `tipstaff events --list`. [`wire`] holds what all records share,
+//! [`filter`] which of them are let through.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[macro_use]
 mod describe;
 pub mod catalogue;
+pub mod filter;
 pub mod wire;
 
 pub use catalogue::KINDS;

@@ -12,6 +12,9 @@ pub const MAX_KINDS: u16 = 128;
 pub const WANTED: &str = "WANTED";
 /// Map, array of u64 by `kind * CAUSES + cause`: events lost in the kernel, added to atomically.
 pub const LOST: &str = "LOST";
+/// Map, array of [`crate::filter::Filter`] by `kind * FILTER_SLOTS + slot`: which records are let
+/// through. The slot that is in force ([`FILTER_SLOT_BIT`]) is never written.
+pub const FILTER: &str = "FILTER";
 /// Map, hash of thread group id to [`HIDE`] or [`HIDE_CHILDREN`]: processes whose events are not reported.
 pub const HIDDEN: &str = "HIDDEN";
 /// Value in [`HIDDEN`]: the process.
@@ -29,6 +32,12 @@ pub const URGENT: &str = "URGENT";
 pub const ON_BIT: u64 = 1 << 63;
 /// Bit of a word in [`WANTED`]: its records travel in [`URGENT`].
 pub const URGENT_BIT: u64 = 1 << 62;
+/// Bit of a word in [`WANTED`]: records pass only if they pass the filter.
+pub const FILTER_BIT: u64 = 1 << 61;
+/// Bit of a word in [`WANTED`]: which of the kind's filters is in force.
+pub const FILTER_SLOT_BIT: u64 = 1 << 60;
+/// Filters of each kind in [`FILTER`].
+pub const FILTER_SLOTS: u16 = 2;
 /// First bit of the fields that every kind has; the kind's own fields have bits 0 to 31.
 pub const COMMON_SHIFT: u32 = 32;
 

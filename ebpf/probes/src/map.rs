@@ -5,7 +5,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, RingBuf},
 };
 
-use crate::events::wire::{CAUSES, MAX_KINDS, ON_BIT};
+use crate::events::{
+    filter::Filter,
+    wire::{CAUSES, FILTER_SLOT_BIT, FILTER_SLOTS, MAX_KINDS, ON_BIT},
+};
 
 /// Processes that are hidden at the same time: the agent and its children.
 const MAX_HIDDEN: u32 = 1024;
@@ -16,6 +19,8 @@ const RING_BYTES: u32 = 4096;
 static WANTED: Array<u64> = Array::with_max_entries(MAX_KINDS as u32, 0);
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(MAX_KINDS as u32 * CAUSES as u32, 0);
+#[map]
+static FILTER: Array<Filter> = Array::with_max_entries(MAX_KINDS as u32 * FILTER_SLOTS as u32, 0);
 #[map]
 static HIDDEN: HashMap<u32, u8> = HashMap::with_max_entries(MAX_HIDDEN, 0);
 #[map]
@@ -30,6 +35,18 @@ pub(crate) static URGENT: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 pub fn wanted(kind: u16) -> u64 {
     let word = WANTED.get(u32::from(kind)).copied().unwrap_or(0);
     if word & ON_BIT == 0 { 0 } else { word }
+}
+
+/// Where the kind's filter is that is in force.
+#[inline(always)]
+pub(crate) fn filter_place(kind: u16, word: u64) -> u32 {
+    u32::from(kind) * u32::from(FILTER_SLOTS) + u32::from(word & FILTER_SLOT_BIT != 0)
+}
+
+/// The filter at that place.
+#[inline(always)]
+pub(crate) fn filter(place: u32) -> Option<&'static Filter> {
+    FILTER.get(place)
 }
 
 /// What of this process (thread group) is not reported: 0 (all is reported), `HIDE` or

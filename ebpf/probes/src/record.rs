@@ -17,10 +17,10 @@ use crate::{
     events::{
         Ring,
         catalogue::Record,
-        wire::{Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
+        wire::{FILTER_BIT, Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
     },
     kernel::Pointer,
-    map::{BULK, LIFE, URGENT, add, lost},
+    map::{BULK, LIFE, URGENT, add, filter as filter_at, filter_place, lost},
 };
 
 /// Room for the largest record: fixed part, three texts and the arguments, with some to spare.
@@ -70,9 +70,16 @@ macro_rules! at_most {
 
 pub(crate) use at_most;
 
-/// Puts a record of fixed size into the ring of its kind.
+/// Puts a record of fixed size into the ring of its kind, if it passes the kind's filter.
 #[inline(always)]
 pub fn emit<R: Record>(word: u64, record: &R) {
+    if word & FILTER_BIT != 0 {
+        // The filter looks at scratch buffers only. What does not reach it counts as missed.
+        if let Some(draft) = Draft::new(*record) {
+            draft.emit(word);
+        }
+        return;
+    }
     output(R::KIND, R::RING, word, ptr::from_ref(record).cast(), size_of::<R>() as u64);
 }
 
@@ -95,6 +102,46 @@ fn output(kind: u16, ring: Ring, word: u64, record: *const c_void, length: u64) 
     };
     if result < 0 {
         lost(kind, LOST_RING);
+    }
+}
+
+/// Whether the record in this scratch buffer passes a filter: a function that the verifier checks by
+/// itself, once, and not in each program at each place.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn record_passes(filter: u32, slot: u32) -> u32 {
+    let (Some(filter), Some(slot)) = (filter_at(filter), SCRATCH.get_ptr_mut(slot)) else {
+        return 1;
+    };
+    // SAFETY: a map value; the record in it belongs to the caller.
+    let bytes = unsafe { (&raw const (*slot).bytes).cast::<u8>() };
+    filter.passes(|at| {
+        let at = at_most!(at, SLOT_BYTES - 8);
+        // SAFETY: within the buffer, as checked.
+        unsafe { word_at(bytes.add(at)) }
+    }) as u32
+}
+
+/// The 8 bytes at any address: the compiler would read them one by one, the kernel does not ask for
+/// that on machines that can do without.
+#[inline(always)]
+unsafe fn word_at(bytes: *const u8) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: reads what the caller says can be read.
+    unsafe {
+        let word: u64;
+        core::arch::asm!(
+            "{word} = *(u64 *)({bytes} + 0)",
+            word = out(reg) word,
+            bytes = in(reg) bytes,
+            options(nostack, readonly),
+        );
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        bytes.cast::<u64>().read_unaligned()
     }
 }
 
@@ -247,9 +294,12 @@ impl<R> Draft<R> {
         (result == 0).then(|| self.keep(kept, length > kept))
     }
 
-    /// Puts the record into a ring.
+    /// Puts the record into a ring, if it passes the kind's filter.
     #[inline(always)]
     pub fn emit_as(self, kind: u16, ring: Ring, word: u64) {
+        if word & FILTER_BIT != 0 && record_passes(filter_place(kind, word), self.index) == 0 {
+            return;
+        }
         let length = at_most!(self.length, SLOT_BYTES);
         output(kind, ring, word, self.bytes().cast(), length as u64);
     }

@@ -22,7 +22,7 @@ use crate::{
     feed::MemberId,
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
-    plan::{self, Plan, Wanted},
+    plan::{self, Plan, Union},
     policy::{Configured, Generation, Life, Loaded, Outcome, Pool, Running},
     probe::Probes,
     reader::{Reader, Subscriber},
@@ -197,7 +197,7 @@ impl Policies {
     /// Detaches the probes, delivers what they saw, and ends all policies.
     pub fn stop(self) {
         let Self { mut sight, reader, active, .. } = self;
-        if let Err(error) = sight.apply(&Wanted::new()) {
+        if let Err(error) = sight.apply(&Union::default()) {
             tracing::error!("the probes cannot be detached: {error}");
         }
         reader.stop();
@@ -256,10 +256,7 @@ impl Policies {
     fn apply_with(&mut self, prepared: &Prepared) -> Result<(), Refused> {
         let Prepared { loaded, plan, configured, generation, .. } = prepared;
         let path = || shown(&loaded.path);
-        let wanted = plan::union(
-            self.active.values().map(|active| &active.plan.wanted).chain([&plan.wanted]),
-        );
-        let seen = self.sight.apply(&wanted);
+        let seen = self.sight.apply(&plan::union(self.plans().chain([plan])));
         seen.map_err(|source| Refused::Probe { path: path(), source })?;
         let subscriptions = &configured.manifest.subscriptions;
         let needs = |index| !subscriptions[usize::from(index)].optional;
@@ -272,10 +269,15 @@ impl Policies {
 
     /// Makes the probes deliver what the policies that run want, and nothing else.
     fn apply(&mut self) {
-        let wanted = plan::union(self.active.values().map(|active| &active.plan.wanted));
-        if let Err(error) = self.sight.apply(&wanted) {
+        let union = plan::union(self.plans());
+        if let Err(error) = self.sight.apply(&union) {
             tracing::error!("the probes cannot be changed: {error}");
         }
+    }
+
+    /// What the policies that run ask for.
+    fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
+        self.active.values().map(|active| &*active.plan)
     }
 
     /// Checks everything that can be checked before something is changed.

@@ -2,7 +2,7 @@
 
 use crate::{
     kind::Kinds,
-    plan::{Plan, Wanted},
+    plan::{Plan, Union},
     probe::{Coverage, ProbeError, Probes, Report},
 };
 
@@ -32,8 +32,8 @@ impl Sight {
     }
 
     /// Makes the probes deliver this and nothing else.
-    pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ProbeError> {
-        let report = self.probes.apply(wanted)?;
+    pub fn apply(&mut self, union: &Union) -> Result<(), ProbeError> {
+        let report = self.probes.apply(union)?;
         self.tell(report);
         Ok(())
     }

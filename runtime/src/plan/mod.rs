@@ -14,17 +14,24 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tipstaff_events::{catalogue, wire};
+use tipstaff_events::{catalogue, filter::Filter, wire};
 
 pub use bind::{bind, bind_to_decode};
 pub use error::Error;
 pub use layout::Column;
 
-use crate::{kind::Enriched, predicate::Predicate, project::Projection};
+use crate::{
+    kind::Enriched,
+    predicate::{self, Predicate},
+    project::Projection,
+};
 
 /// What is wanted of each kind: the words of the map [`wire::WANTED`]. Kinds that are not listed
 /// are not wanted.
 pub type Wanted = BTreeMap<u16, u64>;
+
+/// Which records of a kind the probes let through, where that is not all of them.
+pub type Filters = BTreeMap<u16, Filter>;
 
 /// The subscriptions of one policy, bound.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,13 +90,48 @@ impl Plan {
     }
 }
 
-/// What the probes have to collect for all of these plans.
-pub fn union<'a>(plans: impl IntoIterator<Item = &'a Wanted>) -> Wanted {
-    let mut all = Wanted::new();
-    for (&kind, &bits) in plans.into_iter().flatten() {
-        *all.entry(kind).or_default() |= bits;
+/// What all plans together ask of the probes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Union {
+    /// What is collected.
+    pub wanted: Wanted,
+    /// What is kept back.
+    pub filters: Filters,
+}
+
+/// Everything that is collected, of all events.
+impl From<Wanted> for Union {
+    fn from(wanted: Wanted) -> Self {
+        Self { wanted, filters: Filters::new() }
     }
-    all
+}
+
+/// What the probes have to do for all of these plans.
+pub fn union<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Union {
+    let mut wanted = Wanted::new();
+    for (&kind, &bits) in plans.clone().flat_map(|plan| &plan.wanted) {
+        *wanted.entry(kind).or_default() |= bits;
+    }
+    Union { wanted, filters: filters(plans) }
+}
+
+/// The filter of each kind that everybody filters who wants it, and that nobody's process table is
+/// kept by.
+fn filters<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Filters {
+    let keeps_processes = plans.clone().any(|plan| plan.needs().processes);
+    let mut conditions: BTreeMap<u16, Option<Vec<&Predicate>>> = BTreeMap::new();
+    for bound in plans.flat_map(Plan::bound) {
+        let all = conditions.entry(bound.kind).or_insert_with(|| Some(Vec::new()));
+        match (&bound.filter, all.as_mut()) {
+            (Some(filter), Some(all)) => all.push(filter),
+            _ => *all = None,
+        }
+    }
+    conditions
+        .into_iter()
+        .filter(|(kind, _)| !(keeps_processes && *kind <= catalogue::exit::KIND))
+        .filter_map(|(kind, conditions)| Some((kind, predicate::filter(conditions?)?)))
+        .collect()
 }
 
 /// Adds what the process table needs to answer for this field.

@@ -138,7 +138,7 @@ fn only_what_is_asked_for_is_wanted() {
 fn the_union_wants_what_any_plan_wants() {
     let a = bind_one("exec", &["path:text"]).unwrap();
     let b = bind_one("exec", &["args:text"]).unwrap();
-    let both = union([&a.wanted, &b.wanted]);
+    let both = union([&a, &b].into_iter()).wanted;
     let (path, args) = (u64::from(catalogue::exec::path), u64::from(catalogue::exec::args));
     assert_eq!(both, Wanted::from([(catalogue::exec::KIND, ON_BIT | path | args)]));
 }

@@ -11,12 +11,14 @@
 
 mod eval;
 mod parse;
+mod push;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 pub use parse::Error;
+pub use push::filter;
 
 use crate::kind::{Enriched, Field, From, Kind};
 

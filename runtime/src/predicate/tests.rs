@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     enrich::{Lookup, Tables},
@@ -55,6 +57,145 @@ fn comparisons_hold_as_they_read() {
         assert!(holds(condition), "{condition}");
         assert!(!holds(&format!("not ({condition})")), "not ({condition})");
     }
+}
+
+/// Whether the kernel would let the record through.
+fn passes(condition: &str, record: &[u8]) -> bool {
+    let kinds = Kinds::built_in();
+    let predicate = Predicate::parse(condition, kinds.named("connect").unwrap()).unwrap();
+    let Some(filter) = filter([&predicate]) else { return true };
+    filter.passes(|at| {
+        let mut word = [0xaa; 8];
+        let bytes = record.get(at..).unwrap_or_default();
+        for (to, from) in word.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        u64::from_ne_bytes(word)
+    })
+}
+
+/// Conditions and whether the kernel can test all of them.
+fn conditions() -> impl Strategy<Value = (String, bool)> {
+    let order = || prop::sample::select(vec!["=", "!=", "<", "<=", ">", ">="]);
+    let number = |field: &'static str, values: &'static [i64]| {
+        (order(), prop::sample::select(values))
+            .prop_map(move |(order, value)| (format!("{field} {order} {value}"), true))
+    };
+    let text = |field: &'static str, values: &'static [&'static str]| {
+        let how = prop::sample::select(vec![
+            ("=", true),
+            ("!=", true),
+            ("^=", true),
+            ("$=", false),
+            ("~", false),
+        ]);
+        (how, prop::sample::select(values)).prop_map(move |((how, pushed), value)| {
+            (format!("{field} {how} '{value}'"), pushed && value.len() <= 32)
+        })
+    };
+    const LONG: &str = "/run/some/socket/that/has/a/long/name";
+    let leaf = prop_oneof![
+        number("port", &[0, 79, 80, 443, 65535]),
+        number("result", &[-115, -111, -1, 0, 3]),
+        number("pid", &[0, 7, 4_294_967_295]),
+        number("local_port", &[0, 5]),
+        text("comm", &["", "curl", "cur", "sixteen-letters-", "sixteen-letters"]),
+        text("unix_path", &["", "/run", "/run/a", LONG]),
+        prop::sample::select(vec![
+            ("outcome = refused", true),
+            ("outcome != refused", true),
+            ("address = 10.0.0.0/9", true),
+            ("address != 10.1.2.3", true),
+            ("address = ::/0", true),
+            ("proc.exe = /x", false),
+            ("pid < 99999999999999999999", false),
+        ])
+        .prop_filter_map("a number that is one", |(condition, pushed)| {
+            (!condition.contains("9999999999999999999")).then(|| (condition.to_owned(), pushed))
+        }),
+    ];
+    leaf.prop_recursive(4, 12, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|(one, pushed)| (format!("not ({one})"), pushed)),
+            (inner.clone(), prop::sample::select(vec!["and", "or"]), inner).prop_map(
+                |((left, a), word, (right, b))| (format!("({left}) {word} ({right})"), a && b)
+            ),
+        ]
+    })
+}
+
+prop_compose! {
+    /// A connect.
+    fn record()(
+        numbers in prop::sample::select(vec![(7, 443, -111), (0, 80, 0), (u32::MAX, 0, -115)]),
+        comm in prop::sample::select(vec!["", "curl", "curly", "sixteen-letters-"]),
+        path in prop::option::of(prop::sample::select(vec![
+            "", "/run", "/run/ab", "/run/some/socket/that/has/a/long/name",
+            "/run/some/socket/that/has/a/long/way",
+        ])),
+        address in prop::option::of(prop::sample::select(vec![[10, 1, 2, 3], [10, 200, 0, 1], [0, 0, 0, 0]])),
+        outcome in prop::option::of(0_i128..3),
+    ) -> Vec<u8> {
+        let kinds = Kinds::built_in();
+        let kind = kinds.named("connect").unwrap();
+        let field = |name: &str| kind.field(name).unwrap();
+        let mut encoder = Encoder::new(kind);
+        let (pid, port, result) = numbers;
+        encoder.number(field("pid"), pid.into()).unwrap();
+        encoder.number(field("port"), port).unwrap();
+        encoder.number(field("result"), result).unwrap();
+        encoder.bytes(field("comm"), comm.as_bytes(), false).unwrap();
+        if let Some(path) = path {
+            encoder.bytes(field("unix_path"), path.as_bytes(), false).unwrap();
+        }
+        if let Some(address) = address {
+            let address = std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets();
+            encoder.address(field("address"), address).unwrap();
+        }
+        if let Some(outcome) = outcome {
+            encoder.number(field("outcome"), outcome).unwrap();
+        }
+        encoder.finish().to_vec()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #[test]
+    fn the_kernel_lets_through_what_holds_and_nothing_else_that_it_can_test(
+        (condition, pushed) in conditions(),
+        record in record(),
+    ) {
+        let kinds = Kinds::built_in();
+        let predicate = Predicate::parse(&condition, kinds.named("connect").unwrap()).unwrap();
+        let mut tables = Tables::new(None);
+        let holds = predicate.holds(&record, &mut Lookup::new(&mut tables, None)).unwrap();
+        let passes = passes(&condition, &record);
+        prop_assert!(passes || !holds, "{condition}: held back");
+        if predicate.is_pushed_whole() {
+            prop_assert!(pushed, "{condition}: not all of it can be tested");
+            prop_assert_eq!(passes, holds, "{}", condition);
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_can_test_is_pushed_whole() {
+    let kinds = Kinds::built_in();
+    let whole = |condition: &str| {
+        Predicate::parse(condition, kinds.named("connect").unwrap()).unwrap().is_pushed_whole()
+    };
+    for condition in [
+        "port = 80 and not (result < 0 or comm = curl)",
+        "unix_path ^= /run and address = 10.0.0.0/8",
+    ] {
+        assert!(whole(condition), "{condition}");
+    }
+    for condition in ["proc.exe = /x", "comm ~ u", "port = 80 and proc.exe = /x"] {
+        assert!(!whole(condition), "{condition}");
+    }
+    let many: Vec<String> = (0..30).map(|port| format!("port = {port}")).collect();
+    assert!(!whole(&many.join(" or ")), "more tests than there is room for");
 }
 
 #[test]

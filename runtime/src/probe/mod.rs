@@ -23,6 +23,7 @@ mod object;
 mod ring;
 mod shared;
 mod tracepoint;
+mod wanted;
 
 use std::{collections::BTreeMap, fs};
 
@@ -30,7 +31,10 @@ use aya::Ebpf;
 use rustix::thread::CapabilitySet;
 use tipstaff_events::wire::{self, ON_BIT};
 
-use crate::kind::Kind;
+use crate::{
+    kind::Kind,
+    plan::{Union, Wanted},
+};
 
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use error::ProbeError;
@@ -43,12 +47,9 @@ use btf::Btf;
 use family::{FAMILIES, Part};
 use kernel::Kernel;
 use object::Prepared;
-use shared::{Shared, WantedMap};
+use shared::Shared;
 use tracepoint::Tracepoint;
-
-/// What is wanted of each kind: its word of bits as `wire` describes it, by the kind's number.
-/// Kinds that are not listed are not wanted.
-pub type Wanted = BTreeMap<u16, u64>;
+use wanted::WantedMap;
 
 /// All probes of this agent.
 pub struct Probes {
@@ -165,7 +166,8 @@ impl Probes {
     /// Makes the kernel side deliver what is wanted, and nothing else. Says how well each wanted
     /// kind is seen; a kind that is not seen at all is no error. Takes milliseconds for each hook
     /// that comes or goes, nothing where only words change.
-    pub fn apply(&mut self, wanted: &Wanted) -> Result<Report, ProbeError> {
+    pub fn apply(&mut self, union: &Union) -> Result<Report, ProbeError> {
+        let Union { wanted, filters } = union;
         self.load_objects(wanted)?;
         let report = self.attach_parts(wanted);
         for kind in 0..wire::MAX_KINDS {
@@ -173,7 +175,7 @@ impl Probes {
             let seen = report
                 .get(&kind)
                 .is_some_and(|report| !matches!(report.coverage, Coverage::None(_)));
-            self.wanted.set(kind, if seen { word } else { 0 })?;
+            self.wanted.set(kind, if seen { word } else { 0 }, filters.get(&kind))?;
         }
         self.detach_parts(wanted);
         self.kernel.forget();

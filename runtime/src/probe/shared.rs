@@ -1,19 +1,18 @@
 //! The maps that all objects share, pinned in a bpffs that nobody else sees.
 
 use std::{
-    collections::BTreeMap,
     fmt::Display,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType},
 };
-use tipstaff_events::wire;
+use tipstaff_events::{filter::FILTER_BYTES, wire};
 
-use super::{error::ProbeError, mount::Detached, ring::Ring};
+use super::{error::ProbeError, mount::Detached, ring::Ring, wanted::WantedMap};
 
 /// Sizes of the rings in bytes: powers of two, at least a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +71,13 @@ impl Shared {
                     entries: kinds * causes,
                 },
                 Shape {
+                    name: wire::FILTER,
+                    ty: MapType::Array,
+                    key: 4,
+                    value: FILTER_BYTES as u32,
+                    entries: kinds * u32::from(wire::FILTER_SLOTS),
+                },
+                Shape {
                     name: wire::HIDDEN,
                     ty: MapType::Hash,
                     key: 4,
@@ -126,15 +132,15 @@ impl Shared {
     }
 
     pub(super) fn wanted(&self) -> Result<WantedMap, ProbeError> {
-        let map = self
-            .open(wire::WANTED)?
-            .try_into()
-            .map_err(|error: MapError| wrong(wire::WANTED, error))?;
-        Ok(WantedMap { map, words: BTreeMap::new() })
+        Ok(WantedMap::new(self.array(wire::WANTED)?, self.array(wire::FILTER)?))
     }
 
     pub(super) fn lost(&self) -> Result<Array<MapData, u64>, ProbeError> {
-        self.open(wire::LOST)?.try_into().map_err(|error: MapError| wrong(wire::LOST, error))
+        self.array(wire::LOST)
+    }
+
+    fn array<V: Pod>(&self, name: &'static str) -> Result<Array<MapData, V>, ProbeError> {
+        self.open(name)?.try_into().map_err(|error: MapError| wrong(name, error))
     }
 
     pub(super) fn hidden(&self) -> Result<Hidden, ProbeError> {
@@ -148,23 +154,6 @@ impl Shared {
 
 pub(super) fn wrong(map: &'static str, reason: impl Display) -> ProbeError {
     ProbeError::Map { map, reason: reason.to_string() }
-}
-
-/// What is wanted of each kind right now.
-pub(super) struct WantedMap {
-    map: Array<MapData, u64>,
-    words: BTreeMap<u16, u64>,
-}
-
-impl WantedMap {
-    /// Sets the word of a kind, if it is another one than now.
-    pub(super) fn set(&mut self, kind: u16, word: u64) -> Result<(), ProbeError> {
-        if self.words.get(&kind).copied().unwrap_or(0) != word {
-            self.map.set(u32::from(kind), word, 0).map_err(|error| wrong(wire::WANTED, error))?;
-            self.words.insert(kind, word);
-        }
-        Ok(())
-    }
 }
 
 /// Processes whose events are not reported: the agent and its children. Cheap to clone.

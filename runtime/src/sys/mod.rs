@@ -6,3 +6,4 @@ pub mod descriptors;
 pub mod memory;
 pub mod network;
 pub mod perf;
+pub mod programs;

@@ -17,7 +17,7 @@ use tipstaff_runtime::{
     kind::{Kind, Kinds},
     nearest,
     outcome::AgentMetrics,
-    plan::{Plan, bind_to_decode},
+    plan::{self, Plan, bind_to_decode},
     predicate::Predicate,
     probe::{Coverage, Probes, Report, RingSizes},
     queue::Queue,
@@ -107,7 +107,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let queue = Arc::new(Queue::new(QUEUE_BYTES, ready_again));
     let subscriber =
         Subscriber { plan: Arc::clone(&plan), queue: Arc::clone(&queue), latency: LATENCY };
-    let report = probes.apply(&plan.wanted)?;
+    let report = probes.apply(&plan::union([&*plan].into_iter()))?;
     tell_coverage(&report, &plan, &kinds)?;
     let reader =
         Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&metrics), vec![subscriber])?;
