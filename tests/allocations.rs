@@ -47,6 +47,7 @@ fn plan(kinds: &Kinds) -> Plan {
         event: event.into(),
         optional: false,
         fields: fields.iter().map(|(name, ty)| ask(name, *ty)).collect(),
+        condition: None,
     };
     let mut plan =
         bind("test", &[subscription("open", &open), subscription("connect", &connect)], kinds, &[])

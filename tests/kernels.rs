@@ -33,7 +33,7 @@ fn every_kind_is_seen_as_well_as_this_kernel_allows() {
     let all: Vec<u16> = KINDS.iter().map(|kind| kind.id).collect();
     recording.want(&all);
     let wanted = all.iter().map(|&kind| (kind, all_fields())).collect();
-    let report = recording.probes.apply(&wanted).unwrap();
+    let report = recording.probes.apply(&wanted.into()).unwrap();
     let kinds: BTreeMap<&str, Value> = KINDS
         .iter()
         .map(|kind| {

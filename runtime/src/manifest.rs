@@ -53,6 +53,8 @@ pub struct Subscription {
     pub optional: bool,
     /// The fields, in the order of the row.
     pub fields: Vec<Ask>,
+    /// Which events of the kind, as `--where` takes it; `None`: all. The key `where`.
+    pub condition: Option<String>,
 }
 
 /// One field that a policy asks for: `NAME:TYPE` or `NAME:TYPE?`.

@@ -4,6 +4,11 @@
 //! A filter is a disjunction of conjunctions of tests, all in one list: a test with [`OR`] begins
 //! another conjunction. It may let more through than is wanted, never less: what it cannot express
 //! is tested on the host.
+#![expect(
+    clippy::inline_always,
+    clippy::cast_possible_truncation,
+    reason = "eBPF: one function with few registers; the halves of a word are meant"
+)]
 
 use core::mem::offset_of;
 
@@ -168,13 +173,13 @@ impl Filter {
             let mut fits = true;
             if test.form & TEXT != 0 {
                 let word = read(at) as u32;
-                let text = Text { offset: word as u16, length: (word >> 16) as u16 };
-                if text.offset == 0 {
+                let found = Text { offset: word as u16, length: (word >> 16) as u16 };
+                if found.offset == 0 {
                     // Not collected: there is no value.
                     return false;
                 }
-                start = usize::from(text.offset);
-                let length = u64::from(text.len());
+                start = usize::from(found.offset);
+                let length = u64::from(found.len());
                 fits = length >= pattern.length
                     && (test.flags & WHOLE == 0 || length == pattern.length);
             }
@@ -195,9 +200,11 @@ impl Filter {
         put(self.count);
         for test in &self.tests {
             put(test.value);
-            let [a, b, c, d] = test.absent.to_ne_bytes();
-            let [e, f] = test.at.to_ne_bytes();
-            put(u64::from_ne_bytes([a, b, c, d, e, f, test.form, test.flags]));
+            let mut rest = [0; 8];
+            rest[..4].copy_from_slice(&test.absent.to_ne_bytes());
+            rest[4..6].copy_from_slice(&test.at.to_ne_bytes());
+            rest[6..].copy_from_slice(&[test.form, test.flags]);
+            put(u64::from_ne_bytes(rest));
         }
         for pattern in &self.patterns {
             pattern.words.into_iter().chain(pattern.masks).for_each(&mut put);

@@ -16,7 +16,7 @@ fn plan() -> Plan {
     ];
     bind(
         "t",
-        &[Subscription { event: "exec".into(), optional: false, fields }],
+        &[Subscription { event: "exec".into(), optional: false, fields, condition: None }],
         &Kinds::built_in(),
         &[],
     )

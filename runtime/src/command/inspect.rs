@@ -67,12 +67,15 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     if let Some(ns) = tick_ns {
         writeln!(out, "  tick          every {:?}", Duration::from_nanos(*ns))?;
     }
-    for Subscription { event, optional, fields } in subscriptions {
+    for Subscription { event, optional, fields, condition } in subscriptions {
         writeln!(
             out,
             "  subscribes to {event}{}",
             if *optional { " (if there is such a kind)" } else { "" }
         )?;
+        if let Some(condition) = condition {
+            writeln!(out, "    where {}", escape::control(condition))?;
+        }
         for Ask { name, ty, optional } in fields {
             writeln!(out, "    {name}: {ty}{}", if *optional { ", optional" } else { "" })?;
         }
@@ -94,9 +97,9 @@ fn json(inspection: &Inspection) -> serde_json::Value {
     let Inspection { manifest, from, digest, size, imports, exports } = inspection;
     let Manifest { name, version, subscriptions, settings, tick_ns } = manifest;
     let field = |Ask { name, ty, optional }: &Ask| json!({ "name": name, "type": ty.to_string(), "optional": optional });
-    let subscription = |Subscription { event, optional, fields }: &Subscription| {
+    let subscription = |Subscription { event, optional, fields, condition }: &Subscription| {
         let fields: Vec<_> = fields.iter().map(field).collect();
-        json!({ "event": event, "optional": optional, "fields": fields })
+        json!({ "event": event, "optional": optional, "fields": fields, "where": condition })
     };
     let setting = |Setting { name, ty, doc, default }: &Setting| json!({ "name": name, "type": ty.to_string(), "doc": doc, "default": default });
     json!({

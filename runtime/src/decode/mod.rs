@@ -38,7 +38,7 @@ pub fn subscription<'a>(kind: &Kind, names: impl IntoIterator<Item = &'a str>) -
         let optional = field.absent != 0 || matches!(field.from, From::Table(_));
         fields.push(Ask { name: name.into(), ty, optional });
     }
-    Subscription { event: kind.name.to_string(), optional: false, fields }
+    Subscription { event: kind.name.to_string(), optional: false, fields, condition: None }
 }
 
 /// Names of the fields that are in a kind's records: what is printed unless told otherwise.

@@ -19,8 +19,12 @@ fn member(id: u64) -> (Member, Arc<Queue>) {
 
 impl Bench {
     fn new(cut: u64, replaces: bool) -> Self {
-        let subscription =
-            Subscription { event: "exit".into(), optional: false, fields: Vec::new() };
+        let subscription = Subscription {
+            event: "exit".into(),
+            optional: false,
+            fields: Vec::new(),
+            condition: None,
+        };
         let plan = Arc::new(bind("t", &[subscription], &Kinds::built_in(), &[]).unwrap());
         let (member, queue) = member(0);
         Self {

@@ -14,6 +14,8 @@ pub const MAX_SUBSCRIPTIONS: usize = 255;
 pub const MAX_FIELDS: usize = 64;
 /// Most optional fields of one subscription: bits in a row's `absent` mask.
 pub const MAX_OPTIONAL: usize = 32;
+/// Longest condition of a subscription, in bytes.
+const MAX_CONDITION: usize = 4096;
 /// Most settings.
 pub const MAX_SETTINGS: usize = 256;
 /// Longest name of anything, in bytes.
@@ -52,6 +54,8 @@ struct RawSubscription {
     fields: Vec<String>,
     #[serde(default)]
     optional: bool,
+    #[serde(rename = "where")]
+    condition: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -166,7 +170,10 @@ fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
     if let Some(twice) = fields.iter().find(|ask| !seen.insert((&ask.name, ask.ty))) {
         return Err(within(refuse(format!("field {}:{} is there twice", twice.name, twice.ty))));
     }
-    Ok(Subscription { optional: raw.optional, fields, event })
+    if let Some(condition) = &raw.condition {
+        at_most(condition.len(), MAX_CONDITION, "bytes of `where`").map_err(within)?;
+    }
+    Ok(Subscription { optional: raw.optional, fields, event, condition: raw.condition })
 }
 
 fn ask(text: &str) -> Result<Ask, ManifestError> {

@@ -7,6 +7,7 @@ use crate::{
     kind::{Field, From, Kind, Kinds, is_within},
     manifest::Subscription,
     nearest,
+    predicate::Predicate,
 };
 
 /// Most subscriptions of a policy: the index in a row has one byte.
@@ -129,7 +130,50 @@ impl Binding<'_> {
             layout.push_cuts();
         }
         let (projection, columns) = layout.finish();
-        Ok(Some(Bound { index, kind: kind.id, projection, columns, filter: None }))
+        let mut bound = Bound { index, kind: kind.id, projection, columns, filter: None };
+        if let Some(condition) = &subscription.condition {
+            let filter = self.condition(kind, condition)?;
+            if filter.is_never() {
+                plan.notes.push(format!("`{condition}` holds for no event `{event}`"));
+            }
+            bound.set_filter(filter, &mut plan.wanted);
+        }
+        Ok(Some(bound))
+    }
+
+    /// The condition of a subscription. What is withheld cannot be found out by asking about it.
+    fn condition(&self, kind: &Kind, condition: &str) -> Result<Predicate, Error> {
+        let filter = Predicate::parse(condition, kind).map_err(|error| Error::Condition {
+            policy: self.policy.into(),
+            event: kind.name.as_ref().into(),
+            reason: error.to_string().into(),
+        })?;
+        for field in kind.fields.iter().filter(|field| filter.compares(field)) {
+            if let Some(line) = self.withholding(kind, &field.name) {
+                return Err(self.withheld(kind, &field.name, line));
+            }
+        }
+        Ok(filter)
+    }
+
+    /// The line of the configuration that withholds a field.
+    fn withholding(&self, kind: &Kind, name: &str) -> Option<String> {
+        self.withheld
+            .iter()
+            .find(|denied| match denied.split_once(':') {
+                Some((of, denied)) => *of == *kind.name && is_within(name, denied),
+                None => is_within(name, denied),
+            })
+            .map(|denied| format!("deny_fields = [\"{denied}\"] under [policy.{}]", self.policy))
+    }
+
+    fn withheld(&self, kind: &Kind, field: &str, line: String) -> Error {
+        Error::Withheld {
+            policy: self.policy.into(),
+            event: kind.name.as_ref().into(),
+            field: field.into(),
+            line: line.into(),
+        }
     }
 
     /// The field that is asked for; `None` if the policy does without it.
@@ -140,21 +184,11 @@ impl Binding<'_> {
         plan: &mut Plan,
     ) -> Result<Option<&'k Field>, Error> {
         let name = &ask.name;
-        let line = self.withheld.iter().find(|denied| match denied.split_once(':') {
-            Some((of, denied)) => *of == *kind.name && is_within(name, denied),
-            None => is_within(name, denied),
-        });
-        match (kind.field(name), line) {
+        match (kind.field(name), self.withholding(kind, name)) {
             (Some(field), None) => Ok(Some(field)),
-            (Some(_), Some(denied)) => {
-                let line = format!("deny_fields = [\"{denied}\"] under [policy.{}]", self.policy);
+            (Some(_), Some(line)) => {
                 if !ask.optional {
-                    return Err(Error::Withheld {
-                        policy: self.policy.into(),
-                        event: kind.name.as_ref().into(),
-                        field: name.as_str().into(),
-                        line: line.into(),
-                    });
+                    return Err(self.withheld(kind, name, line));
                 }
                 plan.notes.push(format!(
                     "field `{name}` of event `{}` is withheld by `{line}`",

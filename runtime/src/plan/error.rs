@@ -68,6 +68,16 @@ pub enum Error {
         /// The line of the configuration that withholds it.
         line: Box<str>,
     },
+    /// A condition that does not fit the kind.
+    #[error("policy `{policy}`: `where` of event `{event}`: {reason}")]
+    Condition {
+        /// Name of the policy.
+        policy: Box<str>,
+        /// The event.
+        event: Box<str>,
+        /// What is wrong with it.
+        reason: Box<str>,
+    },
     /// A name in `deny_fields` that no kind has: what was meant would not be withheld.
     #[error("policy `{policy}`: deny_fields names `{field}`, which no event has{hint}")]
     WithheldUnknown {

@@ -59,6 +59,17 @@ pub struct Bound {
     pub filter: Option<Arc<Predicate>>,
 }
 
+impl Bound {
+    /// Lets only events through for which the condition holds.
+    fn set_filter(&mut self, filter: Predicate, wanted: &mut Wanted) {
+        want(wanted, self.kind, filter.wanted());
+        for field in filter.reads() {
+            want_for_table(field, wanted);
+        }
+        self.filter = Some(Arc::new(filter));
+    }
+}
+
 impl Plan {
     /// Whether batches made for `other` can be given to this one, too.
     #[must_use]
@@ -69,11 +80,7 @@ impl Plan {
     /// Lets only events through to the subscription for which the condition holds.
     pub fn filter(&mut self, index: usize, filter: Predicate) {
         let Some(Some(bound)) = self.subscriptions.get_mut(index) else { return };
-        *self.wanted.entry(bound.kind).or_default() |= filter.wanted();
-        for field in filter.reads() {
-            want_for_table(field, &mut self.wanted);
-        }
-        Arc::make_mut(bound).filter = Some(Arc::new(filter));
+        Arc::make_mut(bound).set_filter(filter, &mut self.wanted);
     }
 
     /// The tables that its fields are read from.

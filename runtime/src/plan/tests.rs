@@ -20,6 +20,7 @@ fn subscription(event: &str, fields: &[&str]) -> Subscription {
         event: event.into(),
         optional: false,
         fields: fields.iter().map(|field| ask(field)).collect(),
+        condition: None,
     }
 }
 
@@ -165,6 +166,47 @@ fn a_condition_makes_the_probe_collect_what_it_compares() {
     assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::args), 0);
     assert_ne!(plan.wanted[&catalogue::exec::KIND] & u64::from(catalogue::exec::path), 0);
     assert!(plan.needs().processes);
+}
+
+fn bind_where(condition: &str, withheld: &[&str]) -> Result<Plan, Error> {
+    let asked =
+        Subscription { condition: Some(condition.into()), ..subscription("exec", &["pid:u32"]) };
+    let withheld: Vec<_> = withheld.iter().map(ToString::to_string).collect();
+    bind("p", &[asked], &Kinds::built_in(), &withheld)
+}
+
+#[test]
+fn a_condition_in_the_manifest_is_checked_when_the_policy_is_loaded() {
+    let plan = bind_where("path ^= /usr/", &[]).unwrap();
+    assert!(plan.bound().next().unwrap().filter.is_some());
+    assert_eq!(plan.notes, [""; 0]);
+    let message = |condition, withheld| bind_where(condition, withheld).unwrap_err().to_string();
+    assert_eq!(
+        message("paht ^= /usr/", &[]),
+        "policy `p`: `where` of event `exec`: event `exec` has no field `paht`; the nearest is `path`"
+    );
+    assert_eq!(
+        message("uid = 0 and path ^= /usr/", &["path"]),
+        "policy `p`: field `path` of event `exec` is withheld by `deny_fields = [\"path\"] under \
+         [policy.p]`; remove it there to give it to the policy"
+    );
+    let plan = bind_where("uid < 0", &[]).unwrap();
+    assert_eq!(plan.notes, ["`uid < 0` holds for no event `exec`"]);
+}
+
+#[test]
+fn a_filter_is_for_what_everybody_filters() {
+    let filters = |plans: &[&Plan]| union(plans.iter().copied()).filters;
+    let (a, b) = (bind_where("uid = 0", &[]).unwrap(), bind_where("uid = 1000", &[]).unwrap());
+    let all = bind_one("exec", &["pid:u32"]).unwrap();
+    let exec = catalogue::exec::KIND;
+    assert_eq!(filters(&[&a])[&exec].count, 1);
+    assert_eq!(filters(&[&a, &b, &a])[&exec].count, 2, "the same condition counts once");
+    assert!(filters(&[&a, &all]).is_empty(), "somebody wants all of them");
+    let table = bind_one("open", &["proc.exe:text"]).unwrap();
+    assert!(filters(&[&a, &table]).is_empty(), "the process table wants all of them");
+    let enriched = bind_where("proc.exe = /usr/bin/ssh", &[]).unwrap();
+    assert!(filters(&[&enriched]).is_empty(), "the kernel cannot test that");
 }
 
 #[test]

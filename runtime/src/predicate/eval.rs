@@ -98,7 +98,7 @@ impl Operator {
 }
 
 impl Match {
-    fn holds(self, found: &[u8], value: &[u8]) -> bool {
+    pub(super) fn holds(self, found: &[u8], value: &[u8]) -> bool {
         match self {
             Self::Equal => found == value,
             Self::NotEqual => found != value,

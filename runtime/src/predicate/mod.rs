@@ -10,6 +10,7 @@
 //! no value is false, whatever it compares with.
 
 mod eval;
+mod never;
 mod parse;
 mod push;
 #[cfg(test)]
@@ -101,6 +102,14 @@ impl Predicate {
     #[must_use]
     pub fn wanted(&self) -> u64 {
         self.wanted
+    }
+
+    /// Whether it compares this field.
+    #[must_use]
+    pub fn compares(&self, field: &Field) -> bool {
+        let mut found = false;
+        self.node.visit(&mut |compare| found |= compare.is_of(field));
+        found
     }
 
     /// The enriched fields that are compared.

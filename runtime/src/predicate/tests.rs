@@ -74,6 +74,8 @@ fn passes(condition: &str, record: &[u8]) -> bool {
     })
 }
 
+const LONG: &str = "/run/some/socket/that/has/a/long/name";
+
 /// Conditions and whether the kernel can test all of them.
 fn conditions() -> impl Strategy<Value = (String, bool)> {
     let order = || prop::sample::select(vec!["=", "!=", "<", "<=", ">", ">="]);
@@ -93,7 +95,6 @@ fn conditions() -> impl Strategy<Value = (String, bool)> {
             (format!("{field} {how} '{value}'"), pushed && value.len() <= 32)
         })
     };
-    const LONG: &str = "/run/some/socket/that/has/a/long/name";
     let leaf = prop_oneof![
         number("port", &[0, 79, 80, 443, 65535]),
         number("result", &[-115, -111, -1, 0, 3]),
@@ -130,7 +131,7 @@ prop_compose! {
         numbers in prop::sample::select(vec![(7, 443, -111), (0, 80, 0), (u32::MAX, 0, -115)]),
         comm in prop::sample::select(vec!["", "curl", "curly", "sixteen-letters-"]),
         path in prop::option::of(prop::sample::select(vec![
-            "", "/run", "/run/ab", "/run/some/socket/that/has/a/long/name",
+            "", "/run", "/run/ab", LONG,
             "/run/some/socket/that/has/a/long/way",
         ])),
         address in prop::option::of(prop::sample::select(vec![[10, 1, 2, 3], [10, 200, 0, 1], [0, 0, 0, 0]])),
@@ -155,7 +156,7 @@ prop_compose! {
         if let Some(outcome) = outcome {
             encoder.number(field("outcome"), outcome).unwrap();
         }
-        encoder.finish().to_vec()
+        encoder.finish().clone()
     }
 }
 
@@ -196,6 +197,33 @@ fn what_the_kernel_can_test_is_pushed_whole() {
     }
     let many: Vec<String> = (0..30).map(|port| format!("port = {port}")).collect();
     assert!(!whole(&many.join(" or ")), "more tests than there is room for");
+}
+
+#[test]
+fn a_condition_that_can_never_hold_is_found() {
+    let kinds = Kinds::built_in();
+    let is_never = |condition: &str| {
+        Predicate::parse(condition, kinds.named("connect").unwrap()).unwrap().is_never()
+    };
+    for condition in [
+        "port > 65535",
+        "port = 80 and port = 443",
+        "result < -3 and result > -4",
+        "comm = a and comm = b",
+        "comm ^= x and comm = curl",
+        "port < 0 or pid < 0",
+    ] {
+        assert!(is_never(condition), "{condition}");
+    }
+    for condition in [
+        "port < 65536",
+        "port = 80 or port = 443",
+        "comm != a and comm != b",
+        "not port = 80",
+        "comm ^= c and comm = curl",
+    ] {
+        assert!(!is_never(condition), "{condition}");
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Shared {
                     name: wire::FILTER,
                     ty: MapType::Array,
                     key: 4,
-                    value: FILTER_BYTES as u32,
+                    value: u32::try_from(FILTER_BYTES).unwrap_or(u32::MAX),
                     entries: kinds * u32::from(wire::FILTER_SLOTS),
                 },
                 Shape {

@@ -25,7 +25,7 @@ struct Now {
     /// What each slot holds; a slot that no word ever named holds nothing.
     slots: [Option<Filter>; wire::FILTER_SLOTS as usize],
     /// The slot that a word named last.
-    slot: usize,
+    slot: u16,
 }
 
 impl WantedMap {
@@ -50,17 +50,17 @@ impl WantedMap {
         let now = self.now.entry(kind).or_default();
         let mut word = word & !(FILTER_BIT | FILTER_SLOT_BIT);
         if let Some(filter) = filter.filter(|_| word != 0) {
-            if now.slots[now.slot].as_ref() != Some(filter) {
+            if now.slots[usize::from(now.slot)].as_ref() != Some(filter) {
                 now.slot = 1 - now.slot;
-                if now.slots[now.slot].is_some() {
+                if now.slots[usize::from(now.slot)].is_some() {
                     // A program that began under the word before may still be reading it.
                     programs::wait();
                 }
-                let index = u32::from(kind) * u32::from(wire::FILTER_SLOTS) + now.slot as u32;
+                let index = u32::from(kind) * u32::from(wire::FILTER_SLOTS) + u32::from(now.slot);
                 self.filters
                     .set(index, filter.to_bytes(), 0)
                     .map_err(|error| wrong(wire::FILTER, error))?;
-                now.slots[now.slot] = Some(*filter);
+                now.slots[usize::from(now.slot)] = Some(*filter);
             }
             word |= FILTER_BIT | if now.slot == 1 { FILTER_SLOT_BIT } else { 0 };
         }

@@ -46,6 +46,7 @@ macro_rules! export {
                         kind: <$event as $crate::Event<'_>>::KIND,
                         optional: <$event as $crate::Event<'_>>::OPTIONAL,
                         columns: <$event as $crate::Event<'_>>::FIELDS,
+                        condition: <$event as $crate::Event<'_>>::WHERE,
                     }
                 ),*],
                 settings: <$crate::__first_type!($($settings,)? ()) as $crate::Settings>::SETTINGS,

@@ -27,6 +27,8 @@ pub struct Subscription<'a> {
     pub optional: bool,
     /// The fields.
     pub columns: &'a [Column],
+    /// Which events of the kind; `None`: all.
+    pub condition: Option<&'a str>,
 }
 
 /// Length of the text, in bytes.
@@ -107,6 +109,12 @@ const fn subscription(out: &mut Writer<'_>, subscription: &Subscription<'_>) {
     out.push("]\n");
     if subscription.optional {
         out.push("optional = true\n");
+    }
+    if let Some(condition) = subscription.condition {
+        out.push("where = ");
+        // Written as a TOML string by the derive.
+        out.push(condition);
+        out.push("\n");
     }
 }
 

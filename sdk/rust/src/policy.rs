@@ -62,6 +62,8 @@ pub trait Event<'a>: Sized {
     const KIND: &'static str;
     /// Whether the policy runs without it.
     const OPTIONAL: bool;
+    /// Which events of the kind, as a TOML string; `None`: all.
+    const WHERE: Option<&'static str> = None;
     /// Its fields.
     const FIELDS: &'static [Column];
     /// Reads it from a row of its subscription, cut to the fixed part.

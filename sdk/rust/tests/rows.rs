@@ -26,7 +26,7 @@ struct Exec<'a> {
 }
 
 #[derive(Event, Debug, PartialEq)]
-#[event(kind = "oom", optional)]
+#[event(kind = "oom", optional, filter = "comm != \"a b\"")]
 struct Bare {}
 
 #[derive(Settings)]
@@ -156,8 +156,18 @@ fn the_manifest_says_what_the_structs_say() {
         version: "1.0.0",
         tick: Some("1s"),
         subscriptions: &[
-            Subscription { kind: Exec::KIND, optional: Exec::OPTIONAL, columns: Exec::FIELDS },
-            Subscription { kind: Bare::KIND, optional: Bare::OPTIONAL, columns: Bare::FIELDS },
+            Subscription {
+                kind: Exec::KIND,
+                optional: Exec::OPTIONAL,
+                columns: Exec::FIELDS,
+                condition: Exec::WHERE,
+            },
+            Subscription {
+                kind: Bare::KIND,
+                optional: Bare::OPTIONAL,
+                columns: Bare::FIELDS,
+                condition: Bare::WHERE,
+            },
         ],
         settings: Rules::SETTINGS,
     };
@@ -174,6 +184,7 @@ fields = ["directory:u8", "uid:u32?", "path:text", "proc.parent.exe:text?", "sta
 event = "oom"
 fields = []
 optional = true
+where = "comm != \"a b\""
 
 [[setting]]
 name = "names"

@@ -4,10 +4,10 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{DeriveInput, GenericParam, Lifetime, LitStr, Result, ext::IdentExt, spanned::Spanned};
 
-use crate::{check_name, named_fields};
+use crate::{check_name, named_fields, settings::quote_toml};
 
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let (kind, optional) = on_struct(input)?;
+    let OnStruct { kind, optional, condition } = on_struct(input)?;
     let row: Lifetime = match input.generics.params.iter().collect::<Vec<_>>().as_slice() {
         [] => syn::parse_quote!('row),
         [GenericParam::Lifetime(only)] => only.lifetime.clone(),
@@ -43,6 +43,7 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
         impl<#row> ::tipstaff::Event<#row> for #name #ty_generics {
             const KIND: &'static str = #kind;
             const OPTIONAL: bool = #optional;
+            const WHERE: ::core::option::Option<&'static str> = #condition;
             const FIELDS: &'static [::tipstaff::field::Column] = &[#(#columns),*];
 
             #[inline]
@@ -54,8 +55,17 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn on_struct(input: &DeriveInput) -> Result<(String, bool)> {
+/// What stands on the struct.
+struct OnStruct {
+    kind: String,
+    optional: bool,
+    /// An expression: the condition as a TOML string.
+    condition: TokenStream,
+}
+
+fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
     let (mut kind, mut optional) = (None, false);
+    let mut condition = quote!(::core::option::Option::None);
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("kind") {
@@ -66,15 +76,20 @@ fn on_struct(input: &DeriveInput) -> Result<(String, bool)> {
             } else if meta.path.is_ident("optional") {
                 optional = true;
                 Ok(())
+            } else if meta.path.is_ident("filter") {
+                let text: LitStr = meta.value()?.parse()?;
+                let text = quote_toml(&text.value());
+                condition = quote!(::core::option::Option::Some(#text));
+                Ok(())
             } else {
-                Err(meta.error("expected `kind = \"...\"` or `optional`"))
+                Err(meta.error("expected `kind = \"...\"`, `filter = \"...\"` or `optional`"))
             }
         })?;
     }
     let kind = kind.ok_or_else(|| {
         syn::Error::new_spanned(&input.ident, "of what kind? write `#[event(kind = \"...\")]`")
     })?;
-    Ok((kind, optional))
+    Ok(OnStruct { kind, optional, condition })
 }
 
 fn on_field(field: &syn::Field) -> Result<(Option<LitStr>, bool)> {

@@ -8,7 +8,9 @@ use proc_macro::TokenStream;
 
 /// Makes a struct an event that a policy can subscribe to.
 ///
-/// On the struct: `#[event(kind = "NAME")]`, and `optional` if the policy runs without this kind. On
+/// On the struct: `#[event(kind = "NAME")]`, `filter = "CONDITION"` if only some events of the kind
+/// are wanted (`where` in the manifest; the host tests it, in the kernel where that can be done), and
+/// `optional` if the policy runs without this kind. On
 /// a field: `#[event(field = "NAME")]` where its name is not the field's (`proc.parent.exe`), and
 /// `#[event(flags)]` on one of the type `tipstaff::Flags`.
 #[proc_macro_derive(Event, attributes(event))]

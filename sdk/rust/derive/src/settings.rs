@@ -134,7 +134,7 @@ fn toml(value: &Expr) -> Result<(String, &'static str)> {
     }
 }
 
-fn quote_toml(text: &str) -> String {
+pub fn quote_toml(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
