@@ -13,7 +13,10 @@ use std::{
 use kernel::{Recording, all_fields, alone};
 use serde_json::{Value, json};
 use tipstaff_events::KINDS;
-use tipstaff_runtime::probe::{self, RingSizes};
+use tipstaff_runtime::{
+    plan::Wanted,
+    probe::{self, RingSizes},
+};
 
 /// As in `tools/test-vm.sh`.
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
@@ -32,7 +35,7 @@ fn every_kind_is_seen_as_well_as_this_kernel_allows() {
     let mut recording = Recording::open(RingSizes::default());
     let all: Vec<u16> = KINDS.iter().map(|kind| kind.id).collect();
     recording.want(&all);
-    let wanted = all.iter().map(|&kind| (kind, all_fields())).collect();
+    let wanted: Wanted = all.iter().map(|&kind| (kind, all_fields())).collect();
     let report = recording.probes.apply(&wanted.into()).unwrap();
     let kinds: BTreeMap<&str, Value> = KINDS
         .iter()
