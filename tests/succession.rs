@@ -87,8 +87,10 @@ impl House {
         Self { court, loaded, plan: Arc::new(plan) }
     }
 
+    /// Those of a policy that is never too slow, also where a call waits for a busy processor.
     fn limits() -> Limits {
-        Limits { cpu_percent: 10_000, ..Limits::default() }
+        let cpu_per_call = Duration::from_millis(500);
+        Limits { cpu_percent: 10_000, cpu_per_call, ..Limits::default() }
     }
 
     fn start(&self, settings: &str) -> Running {
@@ -274,6 +276,7 @@ fn a_slow_generation_is_replaced_without_a_loss() {
     running.replace(next);
     push(&running, half..2 * half);
     assert!(running.stop(Duration::from_secs(30)));
+    assert_eq!(running.numbers().traps, 0);
     assert_eq!(house.court.count("events", Some(("generation", "old"))), half * size);
     assert_eq!(house.court.count("events", Some(("generation", "new"))), half * size);
     assert_eq!((house.court.count("lost", None), house.held()), (0, 2 * half * size));
