@@ -256,7 +256,12 @@ impl Shared {
             slot.turn.store(RUNS, Ordering::Release);
             let after = slot.turn();
             if let Some(at) = after.wake {
-                self.lock().timers.insert((at, Arc::as_ptr(&slot).addr()), Arc::downgrade(&slot));
+                let is_next = self.lock().wake(at, &slot);
+                if is_next {
+                    // Who waits for a later time, or for none, has to look: this worker may be busy
+                    // when the time comes.
+                    self.changed.notify_one();
+                }
             }
             let is_idle = !after.again
                 && slot
@@ -310,6 +315,13 @@ impl Line {
         let ((served, _), slot) = self.runnable.pop_first()?;
         self.served = served;
         Some(slot)
+    }
+
+    /// Notes when to look at a slot again; whether that is new and before all other times.
+    fn wake(&mut self, at: Instant, slot: &Arc<Slot>) -> bool {
+        let key = (at, Arc::as_ptr(slot).addr());
+        let is_new = self.timers.insert(key, Arc::downgrade(slot)).is_none();
+        is_new && self.timers.first_key_value().is_some_and(|(first, _)| *first == key)
     }
 
     /// Takes out a slot whose time has come.
