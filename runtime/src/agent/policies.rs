@@ -314,9 +314,13 @@ impl Policies {
         let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
         generation.enters(Life::Configured, &"an instance took its settings");
         let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
-        let plan =
-            plan::bind(name, &configured.manifest.subscriptions, self.sight.kinds(), &withheld)
-                .map_err(|source| Refused::Plan { path: path(), source })?;
+        let kinds = self.sight.kinds();
+        let mut plan = plan::bind(name, &configured.manifest.subscriptions, kinds, &withheld)
+            .map_err(|source| Refused::Plan { path: path(), source })?;
+        section
+            .filter
+            .apply(name, &mut plan, kinds, config.file.as_deref())
+            .map_err(|problems| Refused::Settings { path: path(), problems })?;
         for note in &plan.notes {
             tracing::warn!(policy = name, "{note}");
         }

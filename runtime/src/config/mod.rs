@@ -4,6 +4,7 @@
 //! once. Settings wait for the manifest: [`Settings::check`].
 
 mod document;
+mod filter;
 mod problem;
 mod quantity;
 mod reference;
@@ -14,6 +15,7 @@ mod value;
 
 use std::path::Path;
 
+pub use filter::Filter;
 pub use problem::{Problem, Problems};
 pub use quantity::parse_time;
 pub use reference::reference;

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     document::At,
+    filter::Filter,
     problem::{Problem, Problems},
     settings::Settings,
     typed,
@@ -86,6 +87,8 @@ pub struct Policy {
     pub mode: Mode,
     /// Fields that it does not get.
     pub deny_fields: Vec<DenyField>,
+    /// Which events it gets.
+    pub filter: Filter,
     /// What it may use.
     pub limits: Limits,
     /// Its settings, still to be checked against its manifest.
@@ -151,6 +154,7 @@ impl Config {
             digest: Vec::new(),
             mode: self.agent.mode,
             deny_fields: Vec::new(),
+            filter: Filter::default(),
             limits: self.limits.clone(),
             settings: Settings::default(),
         })
@@ -169,13 +173,17 @@ impl Config {
         let probes = probes(value(probe), file, &mut problems);
         let mut policies = BTreeMap::new();
         for (name, policy) in value(policy) {
-            let typed::Policy { digest, mode, deny_fields, limits: own, settings } = policy.value;
+            let typed::Policy { digest, mode, deny_fields, filter, limits: own, settings } =
+                policy.value;
             let deny_fields = value(deny_fields);
             check_fields(&name.0, &deny_fields, &probes, file, &mut problems);
+            let filter = value(filter);
+            problems.0.extend(filter.check(&name.0, &probes, file));
             let policy = Policy {
                 digest: value(digest).into_iter().map(|digest| digest.0).collect(),
                 mode: or(mode, agent.mode),
                 deny_fields: deny_fields.into_iter().map(|field| field.value).collect(),
+                filter,
                 limits: limits_with(&limits, value(own)),
                 settings: value(settings),
             };

@@ -86,6 +86,7 @@ fn every_key_is_read() {
         [policy.my-policy]
         digest = ["sha256:00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff"]
         deny_fields = ["proc.args", "exec:args", "rq:sector"]
+        filter = { exec = "uid >= 1000", rq = "sector = 0" }
         limits.memory = "8MiB"
         limits.cpu_per_call = "1s"
         settings = { any = 1 }
@@ -244,6 +245,30 @@ fn a_denied_field_that_does_not_exist_is_an_error() {
             "1: `policy.a.deny_fields`: there is no field `proc.arg`; the nearest is `proc.args`",
             "1: `policy.a.deny_fields`: there is no event kind `exce`; the nearest is `exec`",
             "1: `policy.a.deny_fields`: there is no field `argz`; the nearest is `args`",
+        ]
+    );
+}
+
+#[test]
+fn conditions_are_checked_against_their_kinds() {
+    assert_eq!(
+        problems(
+            "policy.a.filter = { exce = 'uid = 0', exec = 'uit = 0', connect = 'port = http' }"
+        ),
+        [
+            "1: `policy.a.filter.connect`: field `port` is a number; `http` is not: expected digits, or 0x and hexadecimal digits",
+            "1: `policy.a.filter.exce`: there is no event kind `exce`; the nearest is `exec`",
+            "1: `policy.a.filter.exec`: event `exec` has no field `uit`; the nearest is `uid`",
+        ]
+    );
+    assert_eq!(
+        problems("policy.a.filter.exec = 'uid = 0 and uid = 1'"),
+        ["1: `policy.a.filter.exec`: `uid = 0 and uid = 1` holds for no event"]
+    );
+    assert_eq!(
+        problems("policy.a.filter.exec = 1"),
+        [
+            "1: `policy.a.filter.exec`: expected conditions by event kind, such as `exec = \"uid >= 1000\"`, found the integer 1"
         ]
     );
 }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     document::{At, Key, Node, Reader, Section, Value, section},
+    filter::Filter,
     quantity::{Size, Time, Whole},
     settings::Settings,
     value::{Attach, DenyField, Digest, KindName, Listen, Mode, Name},
@@ -174,6 +175,10 @@ section! {
         /// where it requires one, the policy does not load.
         #[default("[]")]
         pub deny_fields: Vec<At<DenyField>>,
+        /// Conditions on the events that this policy gets, beside its own, by kind: `exec = "uid >= 1000"`,
+        /// as `tipstaff events --where` takes them.
+        #[default("all events that it asks for")]
+        pub filter: Filter,
         /// Limits of this policy; a key that is not here is as in `[limits]`.
         #[default("as `[limits]`")]
         pub limits: Limits,

@@ -1,6 +1,6 @@
 //! Binding a manifest's subscriptions to the kinds of this agent.
 
-use super::{Bound, Error, Plan, Wanted, layout, want, want_for_table};
+use super::{Bound, Error, Plan, layout, want, want_for_table};
 use std::sync::Arc;
 
 use crate::{
@@ -52,7 +52,7 @@ impl Binding<'_> {
         if subscriptions.len() > MOST_SUBSCRIPTIONS {
             return Err(self.too_many("subscriptions", subscriptions.len(), MOST_SUBSCRIPTIONS));
         }
-        let mut plan = Plan { subscriptions: Vec::new(), wanted: Wanted::new(), notes: Vec::new() };
+        let mut plan = Plan::default();
         for (index, subscription) in (0..=u8::MAX).zip(subscriptions) {
             let bound = self.bind(index, subscription, &mut plan)?;
             plan.subscriptions.push(bound.map(Arc::new));

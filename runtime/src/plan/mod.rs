@@ -34,7 +34,7 @@ pub type Wanted = BTreeMap<u16, u64>;
 pub type Filters = BTreeMap<u16, Filter>;
 
 /// The subscriptions of one policy, bound.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// In the manifest's order; `None` for an optional one whose kind does not exist here.
     pub subscriptions: Vec<Option<Arc<Bound>>>,
@@ -81,6 +81,16 @@ impl Plan {
     pub fn filter(&mut self, index: usize, filter: Predicate) {
         let Some(Some(bound)) = self.subscriptions.get_mut(index) else { return };
         Arc::make_mut(bound).set_filter(filter, &mut self.wanted);
+    }
+
+    /// Lets only events of the kind through for which the condition holds, too.
+    pub fn restrict(&mut self, kind: u16, condition: &Predicate) {
+        for bound in self.subscriptions.iter_mut().flatten().filter(|bound| bound.kind == kind) {
+            let bound = Arc::make_mut(bound);
+            let own = bound.filter.take();
+            let both = own.map_or_else(|| condition.clone(), |own| own.and(condition));
+            bound.set_filter(both, &mut self.wanted);
+        }
     }
 
     /// The tables that its fields are read from.

@@ -84,6 +84,15 @@ enum Match {
 }
 
 impl Predicate {
+    /// The condition that holds where both do.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            node: Node::And(Box::new(self.node.clone()), Box::new(other.node.clone())),
+            wanted: self.wanted | other.wanted,
+        }
+    }
+
     /// Reads a condition on the events of this kind.
     pub fn parse(text: &str, kind: &Kind) -> Result<Self, Error> {
         let node = parse::parse(text, kind)?;
