@@ -44,15 +44,15 @@ pub(super) enum Tracefs {
 }
 
 impl Tracefs {
-    /// Finds it, or mounts it privately.
+    /// Mounts it privately, as another's mount can go at any time; where that is not allowed, finds
+    /// one.
     pub(super) fn find() -> Result<Self, ProbeError> {
+        let source = match Detached::new("tracefs") {
+            Ok(mount) => return Ok(Self::Private(mount)),
+            Err(source) => source,
+        };
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-        if let Some(mounted) = mount_point(&mounts, "tracefs") {
-            return Ok(Self::Mounted(mounted));
-        }
-        Detached::new("tracefs")
-            .map(Self::Private)
-            .map_err(|source| ProbeError::NoTracefs { source })
+        mount_point(&mounts, "tracefs").map(Self::Mounted).ok_or(ProbeError::NoTracefs { source })
     }
 
     /// Folder of a tracepoint, with its `id` and `format`.
