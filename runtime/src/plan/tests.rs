@@ -195,6 +195,26 @@ fn a_condition_in_the_manifest_is_checked_when_the_policy_is_loaded() {
 }
 
 #[test]
+fn what_the_operator_asks_for_comes_on_top_of_what_the_policy_asks_for() {
+    let kinds = Kinds::built_in();
+    let mut plan = bind_where("uid = 0", &[]).unwrap();
+    let exec = kinds.named("exec").unwrap();
+    plan.restrict(exec.id, &Predicate::parse("ppid = 7", exec).unwrap());
+    plan.restrict(catalogue::exit::KIND, &Predicate::parse("ppid = 7", exec).unwrap());
+    assert_ne!(plan.wanted[&exec.id] & u64::from(catalogue::exec::ppid), 0);
+    let mut tables = Tables::new(None);
+    let filter = plan.bound().next().unwrap().filter.clone().unwrap();
+    for (uid, ppid, holds) in [(0, 7, true), (0, 8, false), (1, 7, false)] {
+        let mut encoder = crate::source::encode::Encoder::new(exec);
+        encoder.number(exec.field("uid").unwrap(), uid).unwrap();
+        encoder.number(exec.field("ppid").unwrap(), ppid).unwrap();
+        let mut lookup = Lookup::new(&mut tables, None);
+        assert_eq!(filter.holds(&encoder.finish(), &mut lookup), Ok(holds), "{uid} {ppid}");
+    }
+    assert_eq!(union([&plan].into_iter()).filters[&exec.id].count, 2);
+}
+
+#[test]
 fn a_filter_is_for_what_everybody_filters() {
     let filters = |plans: &[&Plan]| union(plans.iter().copied()).filters;
     let (a, b) = (bind_where("uid = 0", &[]).unwrap(), bind_where("uid = 1000", &[]).unwrap());
