@@ -91,7 +91,13 @@ impl Generation {
             Life::Restarting | Life::Quarantined => {
                 tracing::error!(policy, generation, state, "{how}");
             }
-            _ => tracing::info!(policy, generation, state, "{how}"),
+            // On the way to the next state, or as the agent itself says.
+            Life::Configured | Life::Planned | Life::Stopped => {
+                tracing::debug!(policy, generation, state, "{how}");
+            }
+            Life::Loaded | Life::Running | Life::Replaced | Life::Removed => {
+                tracing::info!(policy, generation, state, "{how}");
+            }
         }
         let labels = TransitionLabels { policy: policy.to_owned(), state: state.to_owned() };
         self.counts.transitions.get_or_create(&labels).inc();
