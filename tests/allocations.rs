@@ -48,6 +48,7 @@ fn plan(kinds: &Kinds) -> Plan {
         optional: false,
         fields: fields.iter().map(|(name, ty)| ask(name, *ty)).collect(),
         condition: None,
+        every_ns: None,
     };
     let mut plan =
         bind("test", &[subscription("open", &open), subscription("connect", &connect)], kinds, &[])

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::{prelude::*, sample::Index};
+use tipstaff_events::{Role, Type};
 use tipstaff_runtime::{
     enrich::{Lookup, Tables},
     kind::{Class, Field, From, Kind, Kinds, Repr, RingName},
@@ -24,6 +25,7 @@ fn tracepoint() -> Kind {
         from: From::Record { offset, repr },
         wanted: 0,
         absent: 0,
+        role: Role::Key,
     };
     Kind {
         id: 64,
@@ -47,9 +49,12 @@ fn kinds() -> Kinds {
 }
 
 /// The types that a field can be asked for as.
-fn types(class: Class) -> &'static [AskType] {
+fn types(field: &Field) -> &'static [AskType] {
     use AskType::*;
-    match class {
+    match field.class() {
+        // What adds up must not be clipped before.
+        Class::Unsigned(_) if field.role != Role::Key => &[U64],
+        Class::Histogram => &[Bytes],
         Class::Unsigned(_) => &[U8, U16, U32, U64],
         Class::Signed(_) => &[I32, I64],
         Class::Address => &[Address],
@@ -103,12 +108,10 @@ fn encode(kind: &Kind, values: &[Any]) -> Vec<u8> {
                 address[..8].copy_from_slice(&value.number.to_ne_bytes());
                 encoder.address(field, address)
             }
-            Class::Text | Class::List => {
+            Class::Text | Class::List | Class::Histogram => {
                 let text: &[u8] = &value.bytes;
                 let text: Vec<u8> = match repr {
-                    Repr::Wire(tipstaff_events::Type::Text | tipstaff_events::Type::List) => {
-                        text.to_vec()
-                    }
+                    Repr::Wire(Type::Text | Type::List | Type::Histogram) => text.to_vec(),
                     _ => text.iter().copied().filter(|&byte| byte != 0).take(12).collect(),
                 };
                 encoder.bytes(field, &text, value.cut)
@@ -142,7 +145,7 @@ fn expected(field: &Field, ask: &Ask, bytes: &[u8]) -> Said {
         };
     }
     let (size, signed) = match field.class() {
-        Class::Text | Class::List => {
+        Class::Text | Class::List | Class::Histogram => {
             return match record::span(bytes, at, repr).unwrap() {
                 None if ask.optional => Said::Absent,
                 None => empty(),
@@ -210,10 +213,10 @@ proptest! {
             .iter()
             .map(|(field, ty, optional)| {
                 let field = field.get(&own);
-                Ask { name: field.name.to_string(), ty: *ty.get(types(field.class())), optional: *optional }
+                Ask { name: field.name.to_string(), ty: *ty.get(types(field)), optional: *optional }
             })
             .collect();
-        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None };
+        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None, every_ns: None };
         let plan = bind("test", std::slice::from_ref(&subscription), &kinds, &[]).unwrap();
         let record = encode(kind, &values);
         let rows = project(&plan, &record, before);
@@ -265,9 +268,9 @@ proptest! {
         let fields = kind
             .fields
             .iter()
-            .map(|field| Ask { name: field.name.to_string(), ty: types(field.class())[0], optional: false })
+            .map(|field| Ask { name: field.name.to_string(), ty: types(field)[0], optional: false })
             .collect();
-        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None };
+        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None, every_ns: None };
         let plan = bind("test", &[subscription], &kinds, &[]).unwrap();
         let mut tables = Tables::new(None);
         let mut rows = vec![7; 8];

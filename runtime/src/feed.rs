@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use crate::{
     batch::Open,
     enrich::Lookup,
+    fold::{Fold, Groups},
     plan::{Bound, Plan},
     queue::{Gap, Queue},
     record::Malformed,
@@ -41,6 +42,8 @@ pub struct Feed {
     open: Open,
     /// Events up to this time are not for `open`: what most events are compared with.
     floor: u64,
+    /// Rows of aggregated kinds that are being added up, by subscription.
+    groups: Vec<Groups>,
     spare: Spare,
     /// Older batches, each with the time of its last event and who gets it.
     sealed: VecDeque<(u64, Arc<[Member]>, Open)>,
@@ -70,6 +73,7 @@ impl Feed {
         Self {
             open: Open::new(plan.subscriptions.len(), spare),
             floor: cut,
+            groups: plan.subscriptions.iter().map(|_| Groups::default()).collect(),
             spare: spare.clone(),
             plan,
             latency_ns,
@@ -101,12 +105,69 @@ impl Feed {
         {
             return Ok(());
         }
+        if let Some(fold) = &bound.fold {
+            return self.add(bound, fold, record, time, lookup, now);
+        }
         bound.projection.append(record, lookup, self.open.rows(now))?;
         self.open.note(bound.index, time);
         if self.open.is_full() {
             self.seal(self.open.last_ns());
         }
         Ok(())
+    }
+
+    /// Adds a record of an aggregated kind to those of the same keys.
+    fn add(
+        &mut self,
+        bound: &Bound,
+        fold: &Fold,
+        record: &[u8],
+        time: u64,
+        lookup: &mut Lookup<'_>,
+        now: u64,
+    ) -> Result<(), Malformed> {
+        if self.groups[usize::from(bound.index)].is_due_before(fold, time) {
+            self.hand_over(bound, time, now);
+        }
+        self.groups[usize::from(bound.index)].add(bound, fold, record, time, lookup)
+    }
+
+    /// All records of a tick have come.
+    pub fn tick(&mut self, bound: &Bound, time: u64, now: u64) {
+        if let Some(fold) = &bound.fold
+            && time > self.floor
+            && self.groups[usize::from(bound.index)].is_due_at(fold, time)
+        {
+            self.hand_over(bound, time, now);
+        }
+    }
+
+    /// Puts what was added up into the open batch.
+    fn hand_over(&mut self, bound: &Bound, next: u64, now: u64) {
+        let mut groups = std::mem::take(&mut self.groups[usize::from(bound.index)]);
+        groups.take(next, |row, start, time| {
+            let rows = self.open.rows(now);
+            let to = rows.len();
+            rows.extend_from_slice(row);
+            if let (Ok(from), Ok(at)) = (u32::try_from(start), u32::try_from(to)) {
+                bound.projection.shift_texts(&mut rows[to..], from, at);
+            }
+            self.open.note(bound.index, time);
+            if self.open.is_full() {
+                self.seal(self.open.last_ns());
+            }
+        });
+        self.groups[usize::from(bound.index)] = groups;
+    }
+
+    /// The same for all subscriptions: who is there gets what was added up so far.
+    fn hand_over_all(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        for bound in plan.bound() {
+            if let Some(time) = self.groups[usize::from(bound.index)].time() {
+                self.hand_over(bound, time, time);
+            }
+        }
     }
 
     #[cold]
@@ -148,6 +209,12 @@ impl Feed {
     /// Adds a gap.
     pub fn push_gap(&mut self, gap: &Gap, now: u64) {
         self.open.push_gap(gap, now);
+    }
+
+    /// The same after what is being added up was put into the open batch.
+    fn seal_all(&mut self, until: u64) {
+        self.hand_over_all();
+        self.seal(until);
     }
 
     /// Events up to `until` go to no later batch than the open one, which gets no newer ones.
@@ -206,6 +273,7 @@ impl Feed {
 
     /// Delivers everything.
     pub fn flush(&mut self) -> u64 {
+        self.hand_over_all();
         if !self.open.is_empty() {
             self.seal(self.open.last_ns());
         }
@@ -214,14 +282,14 @@ impl Feed {
 
     /// Lets a member in, for events after the cut.
     pub fn join(&mut self, member: Member, cut: u64) {
-        self.seal(cut);
+        self.seal_all(cut);
         self.members = self.members.iter().cloned().chain([member]).collect();
         self.set_floor();
     }
 
     /// Lets a member go, which still gets the events up to the cut; `done` is dropped when it has.
     pub fn leave(&mut self, id: MemberId, cut: u64, done: Sender<()>) {
-        self.seal(cut);
+        self.seal_all(cut);
         self.members = self.members.iter().filter(|member| member.id != id).cloned().collect();
         self.set_floor();
         self.waiting.push((cut, done));

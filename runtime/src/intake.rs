@@ -96,6 +96,10 @@ impl Intake {
                 self.take_loss(&lost);
                 Ok(())
             }
+            Item::Tick(kind, time) => {
+                self.tick(kind, time);
+                Ok(())
+            }
         };
         if taken.is_err() {
             self.malformed += 1;
@@ -123,6 +127,12 @@ impl Intake {
             taken = taken.and(feed.append(&target.bound, record, time, &mut lookup, self.now));
         }
         taken
+    }
+
+    fn tick(&mut self, kind: u16, time: u64) {
+        for target in self.routes.get(usize::from(kind)).into_iter().flat_map(|r| &r.targets) {
+            self.feeds[target.feed].tick(&target.bound, time, self.now);
+        }
     }
 
     /// Keeps the process table.

@@ -5,7 +5,7 @@ mod reference;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
-use tipstaff_events::{KINDS, Ring, Type, catalogue::COMMON};
+use tipstaff_events::{KINDS, Ring, Role, Type, catalogue::COMMON};
 
 pub use reference::reference;
 
@@ -50,6 +50,8 @@ pub struct Field {
     pub wanted: u64,
     /// Bit in the header's `absent` that says that a record has no value; 0 if it always has.
     pub absent: u32,
+    /// What it is in a row of an aggregated kind.
+    pub role: Role,
 }
 
 /// Where a field's value comes from.
@@ -130,6 +132,8 @@ pub enum Class {
     Text,
     /// Strings, each ended by a NUL.
     List,
+    /// How many were in each of [`tipstaff_events::aggregate::BUCKETS`] ranges.
+    Histogram,
     /// A number that stands for one of these names; can be asked for as text or as a number.
     Name(&'static [&'static str]),
 }
@@ -143,6 +147,7 @@ impl fmt::Display for Class {
             Self::Address => f.write_str("address"),
             Self::Text => f.write_str("text"),
             Self::List => f.write_str("list"),
+            Self::Histogram => f.write_str("histogram"),
             Self::Name(_) => f.write_str("name"),
         }
     }
@@ -163,6 +168,7 @@ impl Repr {
                 Type::Address => Class::Address,
                 Type::Text | Type::Comm => Class::Text,
                 Type::List => Class::List,
+                Type::Histogram => Class::Histogram,
                 Type::Name(names) => Class::Name(names),
             },
             Self::Int { size, signed: true } => Class::Signed(size),
@@ -273,6 +279,12 @@ impl Kind {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Whether its records are sums that are made at each tick, not events.
+    #[must_use]
+    pub fn is_aggregated(&self) -> bool {
+        self.fields.iter().any(|field| field.role != Role::Key)
+    }
+
     /// Whether it has a field of this name, or fields below it: `proc` has `proc.exe`.
     #[must_use]
     pub fn has_within(&self, name: &str) -> bool {
@@ -298,6 +310,7 @@ fn with_common_fields(own: Vec<Field>) -> Vec<Field> {
         from: From::Table(enriched),
         wanted,
         absent: 0,
+        role: Role::Key,
     }));
     fields
 }
@@ -310,6 +323,7 @@ fn built_in_field(field: &tipstaff_events::Field) -> Field {
         from: From::Record { offset: field.offset, repr: Repr::Wire(field.ty) },
         wanted: field.wanted,
         absent: field.absent,
+        role: field.role,
     }
 }
 

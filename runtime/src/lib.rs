@@ -27,6 +27,7 @@ pub mod decode;
 pub mod enrich;
 pub mod escape;
 pub mod feed;
+pub mod fold;
 pub mod intake;
 pub mod kind;
 pub mod manifest;

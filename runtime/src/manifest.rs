@@ -55,6 +55,8 @@ pub struct Subscription {
     pub fields: Vec<Ask>,
     /// Which events of the kind, as `--where` takes it; `None`: all. The key `where`.
     pub condition: Option<String>,
+    /// Time between two rows of the same keys, for an aggregated kind.
+    pub every_ns: Option<u64>,
 }
 
 /// One field that a policy asks for: `NAME:TYPE` or `NAME:TYPE?`.

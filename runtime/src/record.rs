@@ -91,7 +91,7 @@ pub fn number(record: &[u8], at: usize, size: u8, signed: bool) -> Result<u64, M
 #[inline]
 pub fn span(record: &[u8], at: usize, repr: Repr) -> Result<Option<Span<'_>>, Malformed> {
     match repr {
-        Repr::Wire(Type::Text | Type::List) => {
+        Repr::Wire(Type::Text | Type::List | Type::Histogram) => {
             let raw: [u8; 4] = bytes_at(record, at)?;
             let text = Text {
                 offset: u16::from_ne_bytes([raw[0], raw[1]]),

@@ -62,7 +62,7 @@ done
 libraries target/release/tipstaff "$@"
 cp target/policies/*.wasm "$root$here/target/policies/"
 cp target/policies/tests/*.wasm "$root$here/target/policies/tests/"
-cc -O1 -Wall -Werror -o "$root/vm/ways" tests/kernel/ways.c
+for name in ways calls; do cc -O1 -Wall -Werror -pthread -o "$root/vm/$name" "tests/kernel/$name.c"; done
 
 echo "$here/runtime" >"$root/vm/directory"
 echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"

@@ -1,6 +1,6 @@
 //! The built-in event kinds. A new kind is written here, and nowhere else described again.
 
-use crate::{Field, Kind, Ring, Type, wire};
+use crate::{Field, Kind, Ring, Role, Type, wire};
 use wire::{Header, Text};
 
 /// The struct of a kind's record.
@@ -57,6 +57,8 @@ pub static SIGNAL_ORIGIN: &[&str] = &["user", "kernel"];
 /// What became of a signal.
 pub static SIGNAL_RESULT: &[&str] =
     &["delivered", "ignored", "already_pending", "overflow_fail", "lose_info"];
+/// The table of system calls that a number is of.
+pub static ABI: &[&str] = &["native", "i386"];
 /// Who opened a connection.
 pub static DIRECTION: &[&str] = &["unknown", "outgoing", "incoming"];
 
@@ -299,6 +301,34 @@ kinds! {
         family: Name(FAMILY), "";
         /// Which side opened the connection, seen from here.
         direction: Name(DIRECTION), "";
+    }
+    /// System calls that returned since the tick before, added up by what is asked for. `exit` and
+    /// `exit_group`, which do not return, count when the thread ends; what else does not return (a
+    /// thread killed by seccomp within a call) does not count. What a new process or thread returns
+    /// from `fork`, `clone` and the like is no call of its own. Common fields are those of the process:
+    /// `tid` is its `pid` and `comm` that of its first thread. Without `number`, `call` and `abi` the
+    /// calls are not told apart, nor without `errno` the errors.
+    SyscallStats syscall_stats = 20 in Bulk, pad 3 {
+        /// How many calls.
+        count: U64, "calls", sum;
+        /// How many of them have a latency: those that began after it was first asked for.
+        timed: U64, "calls", sum;
+        /// Time from entry to return, of those.
+        latency: U64, "ns", sum;
+        /// The shortest of them.
+        latency_least: U64, "ns", least;
+        /// The longest of them.
+        latency_greatest: U64, "ns", greatest;
+        /// How long they took.
+        latency_histogram: Histogram, "ns", sum;
+        /// Name of the call; `syscall_N` for a number that has none.
+        call: Text, "";
+        /// Number of the call; 32767 for what is above.
+        number: U16, "";
+        /// The error; 0 for success. A call that a signal interrupted has `EINTR`.
+        errno: U16, "errno";
+        /// The table that `number` is of; calls by `int 0x80` and of 32-bit programs have their own.
+        abi: Name(ABI), "";
     }
 }
 

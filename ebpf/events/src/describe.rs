@@ -30,22 +30,42 @@ macro_rules! wire_type {
     (List) => {
         Text
     };
+    (Histogram) => {
+        Text
+    };
     (Name) => {
         u8
+    };
+}
+
+/// What a field is in a row of an aggregated kind.
+macro_rules! role {
+    () => {
+        Role::Key
+    };
+    (sum) => {
+        Role::Sum
+    };
+    (least) => {
+        Role::Least
+    };
+    (greatest) => {
+        Role::Greatest
     };
 }
 
 /// Writes, for each kind: the struct of its record, a module with the bits of its fields, and its
 /// entry in [`KINDS`].
 ///
-/// Fields stand in descending order of alignment; `pad` fills the struct up to a multiple of 8.
+/// Fields stand in descending order of alignment; `pad` fills the struct up to a multiple of 8. A kind
+/// with fields that say how they add up (`sum`, `least`, `greatest`) is an aggregated one.
 macro_rules! kinds {
     ($(
         $(#[doc = $doc:literal])+
         $record:ident $kind:ident = $id:literal in $ring:ident, pad $pad:literal {
             $(
                 $(#[doc = $field_doc:literal])+
-                $field:ident: $ty:ident $(($names:expr))?, $unit:literal;
+                $field:ident: $ty:ident $(($names:expr))?, $unit:literal $(, $role:ident)?;
             )+
         }
     )+) => {
@@ -108,6 +128,7 @@ macro_rules! kinds {
                         offset: core::mem::offset_of!($record, $field) as u16,
                         wanted: $kind::$field as u64,
                         absent: $kind::$field,
+                        role: role!($($role)?),
                     },
                 )+],
             },
@@ -128,6 +149,7 @@ macro_rules! common {
                 offset: core::mem::offset_of!(Header, $field) as u16,
                 wanted: $wanted,
                 absent: 0,
+                role: Role::Key,
             },
         )+];
     };

@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod describe;
+pub mod aggregate;
 pub mod catalogue;
 pub mod filter;
 pub mod wire;
@@ -50,6 +51,29 @@ pub struct Field {
     pub wanted: u64,
     /// Bit in [`wire::Header::absent`] that says that this record has no value; 0 if it always has.
     pub absent: u32,
+    /// What it is in a row of an aggregated kind.
+    pub role: Role,
+}
+
+/// What a field is in a row of an aggregated kind. In other kinds every field is a [`Role::Key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// What the row is about: what a subscription asks for tells its rows apart.
+    Key,
+    /// Added up over everything that the row is about.
+    Sum,
+    /// The least value of everything that the row is about.
+    Least,
+    /// The greatest.
+    Greatest,
+}
+
+impl Kind {
+    /// Whether its records are sums that are made at each tick, not events.
+    #[must_use]
+    pub fn is_aggregated(&self) -> bool {
+        self.fields.iter().any(|field| field.role != Role::Key)
+    }
 }
 
 /// The type of a field on the wire.
@@ -73,6 +97,10 @@ pub enum Type {
     Text,
     /// Several kernel strings, each ended by a NUL: a [`wire::Text`] that points at all of them.
     List,
+    /// How many of something were in each of [`aggregate::BUCKETS`] ranges: a [`wire::Text`] that points
+    /// at so many numbers of 8 bytes, little-endian. Number n counts from 2^n to below 2^(n+1); number 0
+    /// also 0, the last one also everything above.
+    Histogram,
     /// The command name of a thread: 16 bytes, ended by a NUL if shorter.
     Comm,
     /// One byte, the index of a name in this list.
@@ -86,7 +114,7 @@ impl Type {
         match self {
             Self::U8 | Self::Name(_) => 1,
             Self::U16 => 2,
-            Self::U32 | Self::I32 | Self::Text | Self::List => 4,
+            Self::U32 | Self::I32 | Self::Text | Self::List | Self::Histogram => 4,
             Self::U64 | Self::I64 => 8,
             Self::Address | Self::Comm => 16,
         }

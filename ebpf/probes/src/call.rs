@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 
 use crate::{
     events::{catalogue::VIA, index, wire::LOST_MISSED},
-    kernel::{task_struct, thread_info},
+    kernel::{self, task_struct, thread_info},
     map::lost,
     task,
 };
@@ -25,7 +25,7 @@ pub const COMPAT: u8 = index(VIA, "compat");
 /// Numbers that a [`Table`] can hold.
 const NUMBERS: usize = 512;
 /// Bit of a number that says that the caller has 32-bit pointers (x32).
-const X32_BIT: u64 = 1 << 30;
+pub(crate) const X32_BIT: u64 = 1 << 30;
 /// Bit of `thread_info.status`: the current call came by the 32-bit table.
 const TS_COMPAT: u32 = 2;
 /// Results from here to -512 are for the kernel's own use: the call was interrupted, and may be
@@ -61,6 +61,47 @@ impl Table {
         }
         Self(table)
     }
+
+    /// The calls of that number: the 64-bit table's in the lower half, the 32-bit table's in the upper.
+    #[inline(always)]
+    #[must_use]
+    pub fn names(&'static self, number: u64) -> u8 {
+        if number >= NUMBERS as u64 {
+            return 0;
+        }
+        // SAFETY: checked above. Volatile, lest the table become a tree of comparisons.
+        unsafe { self.0.as_ptr().add(number as usize).read_volatile() }
+    }
+}
+
+/// Number of the call that these registers are of.
+///
+/// # Safety
+/// They are a `struct pt_regs`, as the verifier can see.
+#[inline(always)]
+pub(crate) unsafe fn number(registers: *const u64) -> u64 {
+    // SAFETY: the caller promises.
+    in_table(unsafe { registers.add(register::ORIG_AX).read_volatile() })
+}
+
+/// The same for registers that are read through a helper.
+#[inline(always)]
+pub(crate) fn number_at(registers: *const u64) -> Option<u64> {
+    kernel::read(registers.wrapping_add(register::ORIG_AX).cast()).map(in_table)
+}
+
+/// The kernel looks at 32 bits.
+#[inline(always)]
+fn in_table(number: u64) -> u64 {
+    number & 0xffff_ffff & !X32_BIT
+}
+
+/// Whether the current thread's call came by the 32-bit table.
+#[inline(always)]
+#[must_use]
+pub fn is_compat() -> Option<bool> {
+    let info = task_struct::thread_info.of(task::current())?;
+    Some(thread_info::status.read::<u32>(info)? & TS_COMPAT != 0)
 }
 
 /// `struct pt_regs` of x86-64, in words of 8 bytes.
@@ -95,19 +136,12 @@ impl Call {
     pub fn of(ctx: &BtfTracePointContext, table: &'static Table) -> Option<Self> {
         let registers: *const u64 = ctx.arg(0);
         // SAFETY: the first argument of sys_exit is a `struct pt_regs`, which the verifier knows.
-        let number = unsafe { registers.add(register::ORIG_AX).read_volatile() };
-        let number = (number & !X32_BIT) as usize;
-        if number >= NUMBERS {
-            return None;
-        }
-        // SAFETY: checked above. Volatile, lest the table become a tree of comparisons.
-        let names = unsafe { table.0.as_ptr().add(number).read_volatile() };
+        let number = unsafe { number(registers) };
+        let names = table.names(number);
         if names == 0 {
             return None;
         }
-        let info = task_struct::thread_info.of(task::current())?;
-        let compat = thread_info::status.read::<u32>(info)? & TS_COMPAT != 0;
-        let (name, via) = if compat { (names >> 4, COMPAT) } else { (names & 15, SYSCALL) };
+        let (name, via) = if is_compat()? { (names >> 4, COMPAT) } else { (names & 15, SYSCALL) };
         (name != 0).then(|| Self { registers, name, via, result: ctx.arg(1) })
     }
 
@@ -127,12 +161,14 @@ impl Call {
     #[inline(always)]
     #[must_use]
     pub fn result(&self) -> i32 {
-        if self.result >= ERESTART_RESTARTBLOCK && self.result <= ERESTARTSYS {
-            -EINTR
-        } else {
-            self.result as i32
-        }
+        told(self.result) as i32
     }
+}
+
+/// What is told of a result: a call that may be started again has `EINTR`.
+#[inline(always)]
+pub(crate) fn told(result: i64) -> i64 {
+    if (ERESTART_RESTARTBLOCK..=ERESTARTSYS).contains(&result) { -i64::from(EINTR) } else { result }
 }
 
 /// Goes on as the program in that slot, which reports events of the kind; where there is none the

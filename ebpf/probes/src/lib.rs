@@ -14,12 +14,14 @@
     expect(internal_features, reason = "core has no atomic add without compare-and-swap")
 )]
 
+pub mod aggregate;
 pub mod call;
 pub mod kernel;
 pub mod map;
 pub mod path;
 pub mod record;
 pub mod socket;
+pub mod syscall;
 pub mod task;
 pub mod uring;
 

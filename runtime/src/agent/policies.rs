@@ -330,6 +330,8 @@ impl Policies {
     fn put_in(&mut self, name: &str, prepared: Prepared, latency: Duration) -> Result<(), Refused> {
         let Prepared { loaded, section, plan, configured, generation: _ } = prepared;
         let plan = Arc::new(plan);
+        // What was counted so far is for those who were there.
+        self.sight.read_aggregates();
         let Some(active) = self.active.get_mut(name) else {
             let running = self.pool.start(configured)?;
             let queue = Arc::clone(running.queue());
@@ -361,6 +363,8 @@ impl Policies {
 
     fn remove(&mut self, name: &str, why: &str) {
         let Some(active) = self.active.remove(name) else { return };
+        // It gets what was counted so far.
+        self.sight.read_aggregates();
         self.reader.remove(active.member);
         if !active.running.remove(LAST_BATCHES) {
             tracing::warn!(policy = name, "policy did not take its last batches in time");

@@ -38,6 +38,11 @@ impl Sight {
         Ok(())
     }
 
+    /// Brings what was added up in the kernel so far to the reader.
+    pub fn read_aggregates(&self) {
+        self.probes.aggregates().read_now();
+    }
+
     /// The first kind that this plan cannot do without, and that nothing delivers. `needs` says
     /// whether it can do without a subscription.
     pub fn unseen(&self, plan: &Plan, needs: impl Fn(u8) -> bool) -> Option<Unseen> {

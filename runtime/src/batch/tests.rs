@@ -16,7 +16,13 @@ fn plan() -> Plan {
     ];
     bind(
         "t",
-        &[Subscription { event: "exec".into(), optional: false, fields, condition: None }],
+        &[Subscription {
+            event: "exec".into(),
+            optional: false,
+            fields,
+            condition: None,
+            every_ns: None,
+        }],
         &Kinds::built_in(),
         &[],
     )

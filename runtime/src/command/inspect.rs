@@ -67,10 +67,12 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     if let Some(ns) = tick_ns {
         writeln!(out, "  tick          every {:?}", Duration::from_nanos(*ns))?;
     }
-    for Subscription { event, optional, fields, condition } in subscriptions {
+    for Subscription { event, optional, fields, every_ns, condition } in subscriptions {
+        let every = every_ns.map(|ns| format!(", every {:?}", Duration::from_nanos(ns)));
         writeln!(
             out,
-            "  subscribes to {event}{}",
+            "  subscribes to {event}{}{}",
+            every.unwrap_or_default(),
             if *optional { " (if there is such a kind)" } else { "" }
         )?;
         if let Some(condition) = condition {
@@ -97,10 +99,11 @@ fn json(inspection: &Inspection) -> serde_json::Value {
     let Inspection { manifest, from, digest, size, imports, exports } = inspection;
     let Manifest { name, version, subscriptions, settings, tick_ns } = manifest;
     let field = |Ask { name, ty, optional }: &Ask| json!({ "name": name, "type": ty.to_string(), "optional": optional });
-    let subscription = |Subscription { event, optional, fields, condition }: &Subscription| {
-        let fields: Vec<_> = fields.iter().map(field).collect();
-        json!({ "event": event, "optional": optional, "fields": fields, "where": condition })
-    };
+    let subscription =
+        |Subscription { event, optional, fields, every_ns, condition }: &Subscription| {
+            let fields: Vec<_> = fields.iter().map(field).collect();
+            json!({ "event": event, "optional": optional, "fields": fields, "where": condition, "every_ns": every_ns })
+        };
     let setting = |Setting { name, ty, doc, default }: &Setting| json!({ "name": name, "type": ty.to_string(), "doc": doc, "default": default });
     json!({
         "name": name,

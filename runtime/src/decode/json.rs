@@ -84,6 +84,12 @@ impl Said<'_> {
                 lossy(text, line);
                 &[*text]
             }
+            Value::Histogram(numbers) => {
+                array(numbers.iter(), line, |number, line| {
+                    let _ = write!(line, "{number}");
+                });
+                &[]
+            }
             Value::List(list) => {
                 array(list.iter(), line, |entry, line| lossy(entry, line));
                 list

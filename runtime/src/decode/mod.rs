@@ -33,12 +33,18 @@ pub fn subscription<'a>(kind: &Kind, names: impl IntoIterator<Item = &'a str>) -
             Class::Signed(8) => AskType::I64,
             Class::Signed(_) => AskType::I32,
             Class::Address => AskType::Address,
-            Class::Text | Class::List => AskType::Bytes,
+            Class::Text | Class::List | Class::Histogram => AskType::Bytes,
         };
         let optional = field.absent != 0 || matches!(field.from, From::Table(_));
         fields.push(Ask { name: name.into(), ty, optional });
     }
-    Subscription { event: kind.name.to_string(), optional: false, fields, condition: None }
+    Subscription {
+        event: kind.name.to_string(),
+        optional: false,
+        fields,
+        condition: None,
+        every_ns: None,
+    }
 }
 
 /// Names of the fields that are in a kind's records: what is printed unless told otherwise.
@@ -101,6 +107,8 @@ pub enum Value<'a> {
     Text(&'a [u8]),
     /// Several texts.
     List(Vec<&'a [u8]>),
+    /// How many were in each range.
+    Histogram(Vec<u64>),
 }
 
 /// Decodes the rows of a plan that was made by [`crate::plan::bind_to_decode`].
@@ -208,11 +216,20 @@ fn value<'a>(
         Class::Address => {
             Value::Address(IpAddr::from(<[u8; 16]>::try_from(field).ok()?).to_canonical())
         }
-        Class::Text | Class::List => {
+        Class::Text | Class::List | Class::Histogram => {
             let start = usize::try_from(number & u64::from(u32::MAX)).ok()?;
             let length = usize::try_from(number >> 32).ok()?;
             let bytes = batch.get(start..start.checked_add(length)?)?;
-            if class == Class::Text { Value::Text(bytes) } else { Value::List(entries(bytes, cut)) }
+            match class {
+                Class::Histogram => {
+                    let (numbers, _) = bytes.as_chunks();
+                    Value::Histogram(
+                        numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+                    )
+                }
+                Class::List => Value::List(entries(bytes, cut)),
+                _ => Value::Text(bytes),
+            }
         }
     })
 }

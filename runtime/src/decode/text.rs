@@ -108,6 +108,7 @@ impl Said<'_> {
                 Ok(())
             }
             Value::List(list) => write_list(list, line),
+            Value::Histogram(numbers) => write_histogram(numbers, self.unit, line),
         };
         if self.cut {
             line.push('…');
@@ -141,6 +142,20 @@ fn write_list(list: &[&[u8]], line: &mut String) -> std::fmt::Result {
             break;
         }
         bytes(entry, line, true);
+    }
+    line.push(']');
+    Ok(())
+}
+
+/// The ranges that are not empty, each with where it begins.
+fn write_histogram(numbers: &[u64], unit: &str, line: &mut String) -> std::fmt::Result {
+    line.push('[');
+    for (index, (range, number)) in
+        (0..u64::BITS).zip(numbers).filter(|(_, number)| **number > 0).enumerate()
+    {
+        let begins = if range == 0 { 0 } else { 1u64 << range };
+        let begins = if unit == "ns" { duration(begins) } else { begins.to_string() };
+        write!(line, "{}{begins}:{number}", if index > 0 { " " } else { "" })?;
     }
     line.push(']');
     Ok(())

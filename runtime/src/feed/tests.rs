@@ -24,6 +24,7 @@ impl Bench {
             optional: false,
             fields: Vec::new(),
             condition: None,
+            every_ns: None,
         };
         let plan = Arc::new(bind("t", &[subscription], &Kinds::built_in(), &[]).unwrap());
         let (member, queue) = member(0);

@@ -25,6 +25,9 @@ const MAX_DOC: usize = 4096;
 /// Shortest and longest time between two ticks.
 const TICK_NS: std::ops::RangeInclusive<u64> = 10_000_000..=86_400_000_000_000;
 
+/// Shortest and longest time between two rows of an aggregated kind: maps are read so often.
+const EVERY_NS: std::ops::RangeInclusive<u64> = 100_000_000..=86_400_000_000_000;
+
 /// Why a manifest was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("manifest{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
@@ -56,6 +59,7 @@ struct RawSubscription {
     optional: bool,
     #[serde(rename = "where")]
     condition: Option<String>,
+    every: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +119,7 @@ fn check(raw: RawManifest) -> Result<Manifest, ManifestError> {
     Ok(Manifest {
         name: raw.name,
         version: raw.version,
-        tick_ns: raw.tick.as_deref().map(tick).transpose()?,
+        tick_ns: raw.tick.as_deref().map(|text| time("tick", text, &TICK_NS)).transpose()?,
         subscriptions: raw.subscribe.into_iter().map(subscription).collect::<Result<_, _>>()?,
         settings: raw.setting.into_iter().map(setting).collect::<Result<_, _>>()?,
     })
@@ -142,15 +146,22 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
 }
 
-fn tick(text: &str) -> Result<u64, ManifestError> {
+fn time(
+    key: &str,
+    text: &str,
+    range: &std::ops::RangeInclusive<u64>,
+) -> Result<u64, ManifestError> {
     const UNITS: &[(&str, u64)] =
         &[("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
     UNITS
         .iter()
         .find_map(|(unit, ns)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*ns))
-        .filter(|ns| TICK_NS.contains(ns))
+        .filter(|ns| range.contains(ns))
         .ok_or_else(|| {
-            refuse(format!("tick {text:?} is not a time from \"10ms\" to \"24h\" (ms, s, m, h)"))
+            let least = range.start() / 1_000_000;
+            refuse(format!(
+                "{key} {text:?} is not a time from \"{least}ms\" to \"24h\" (ms, s, m, h)"
+            ))
         })
 }
 
@@ -173,7 +184,9 @@ fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
     if let Some(condition) = &raw.condition {
         at_most(condition.len(), MAX_CONDITION, "bytes of `where`").map_err(within)?;
     }
-    Ok(Subscription { optional: raw.optional, fields, event, condition: raw.condition })
+    let every = raw.every.as_deref().map(|text| time("every", text, &EVERY_NS));
+    let every_ns = every.transpose().map_err(within)?;
+    Ok(Subscription { optional: raw.optional, fields, event, condition: raw.condition, every_ns })
 }
 
 fn ask(text: &str) -> Result<Ask, ManifestError> {
@@ -255,6 +268,7 @@ mod tests {
             event = "oom"
             fields = []
             optional = true
+            every = "250ms"
             [[setting]]
             name = "ports"
             type = "integers"
@@ -275,6 +289,7 @@ mod tests {
         );
         assert_eq!(manifest.subscriptions[0].fields[3].ty, AskType::Bytes);
         assert!(manifest.subscriptions[1].optional);
+        assert_eq!(manifest.subscriptions[1].every_ns, Some(250_000_000));
         assert_eq!(manifest.settings[0].default.as_deref(), Some("[80, 443]"));
         assert_eq!(manifest.settings[1].default, None);
     }
@@ -322,6 +337,17 @@ mod tests {
         assert!(head("a", "1 2").is_err());
         for tick in ["1", "9ms", "25h", "-1s", "1.5s", "99999999999999999999s"] {
             assert!(parse(&format!("tick = {tick:?}")).is_err(), "{tick}");
+        }
+    }
+
+    #[test]
+    fn a_time_between_rows_is_checked() {
+        for every in ["0s", "99ms", "25h", "1"] {
+            let said = message(&format!(
+                "[[subscribe]]\nevent = \"syscall_stats\"\nfields = []\nevery = {every:?}"
+            ));
+            assert!(said.contains("subscription to `syscall_stats`: every"), "{said}");
+            assert!(said.contains("from \"100ms\" to \"24h\""), "{said}");
         }
     }
 

@@ -1,9 +1,12 @@
 //! Binding a manifest's subscriptions to the kinds of this agent.
 
-use super::{Bound, Error, Plan, layout, want, want_for_table};
+use super::{Bound, EVERY_NS, Error, Plan, layout, want, want_for_table};
 use std::sync::Arc;
 
+use tipstaff_events::Role;
+
 use crate::{
+    fold::Fold,
     kind::{Field, From, Kind, Kinds, is_within},
     manifest::Subscription,
     nearest,
@@ -95,10 +98,15 @@ impl Binding<'_> {
                 MOST_FIELDS,
             ));
         }
+        if subscription.every_ns.is_some() && !kind.is_aggregated() {
+            return Err(Error::Every { policy: self.policy.into(), event: event.as_str().into() });
+        }
+        let mut roles = Vec::new();
         let mut layout = layout::Layout::new(kind, index);
         want(&mut plan.wanted, kind.id, 0);
         for ask in &subscription.fields {
             let field = self.find(kind, ask, plan)?;
+            roles.push(field.map_or(Role::Key, |field| field.role));
             if let Some(field) = field {
                 let conversion =
                     layout::conversion(field, ask.ty).map_err(|(is, instead)| Error::Type {
@@ -130,7 +138,9 @@ impl Binding<'_> {
             layout.push_cuts();
         }
         let (projection, columns) = layout.finish();
-        let mut bound = Bound { index, kind: kind.id, projection, columns, filter: None };
+        let every = subscription.every_ns.unwrap_or(EVERY_NS);
+        let fold = kind.is_aggregated().then(|| Fold::new(&columns, &roles, every));
+        let mut bound = Bound { index, kind: kind.id, projection, columns, filter: None, fold };
         if let Some(condition) = &subscription.condition {
             let filter = self.condition(kind, condition)?;
             if filter.is_never() {

@@ -100,6 +100,16 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// A time between rows for events that come when they happen.
+    #[error(
+        "policy `{policy}`: event `{event}` is not an aggregated one, which `every` is for; remove `every`, and use `tick` for regular calls"
+    )]
+    Every {
+        /// Name of the policy.
+        policy: Box<str>,
+        /// The event.
+        event: Box<str>,
+    },
     /// More subscriptions than a row's index can tell apart, or more fields than a row can hold.
     #[error("policy `{policy}`: {count} {what} are asked for, {most} at most are possible")]
     TooMany {

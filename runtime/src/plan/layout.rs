@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use tipstaff_events::wire::Header;
+use tipstaff_events::{Role, wire::Header};
 
 use crate::{
     kind::{Class, Enriched, Field, From, Kind},
@@ -61,6 +61,9 @@ pub(super) fn conversion(
     };
     let is_unsigned = matches!(ask, AskType::U8 | AskType::U16 | AskType::U32 | AskType::U64);
     let is_text = matches!(ask, AskType::Text | AskType::Bytes);
+    if field.role != Role::Key && field.class() == Class::Unsigned(8) && ask != AskType::U64 {
+        return Err(("a number that adds up", "`u64`"));
+    }
     match field.class() {
         Class::Unsigned(size) if is_unsigned => Ok(number(size, false)),
         Class::Unsigned(1) => Err(("an unsigned number", "`u8`")),
@@ -75,6 +78,8 @@ pub(super) fn conversion(
         Class::Text | Class::List if is_text => Ok(Conversion::Text),
         Class::Text => Err(("a text", "`text` or `bytes`")),
         Class::List => Err(("a list of texts", "`text` or `bytes`")),
+        Class::Histogram if ask == AskType::Bytes => Ok(Conversion::Text),
+        Class::Histogram => Err(("a histogram", "`bytes`")),
         Class::Name(names) if is_text => Ok(Conversion::Name(names)),
         Class::Name(_) if is_unsigned => Ok(number(1, false)),
         Class::Name(_) => Err(("one of several names", "`text`, or `u8` for its number")),

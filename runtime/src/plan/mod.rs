@@ -21,6 +21,7 @@ pub use error::Error;
 pub use layout::Column;
 
 use crate::{
+    fold::Fold,
     kind::Enriched,
     predicate::{self, Predicate},
     project::Projection,
@@ -57,6 +58,8 @@ pub struct Bound {
     pub columns: Vec<Column>,
     /// Which events it is about; `None`: all.
     pub filter: Option<Arc<Predicate>>,
+    /// How rows are added up, if the kind is an aggregated one.
+    pub fold: Option<Fold>,
 }
 
 impl Bound {
@@ -107,6 +110,24 @@ impl Plan {
     }
 }
 
+/// Time between two rows of an aggregated kind where the subscription does not say.
+pub const EVERY_NS: u64 = 1_000_000_000;
+
+/// Time between two ticks, by aggregated kind.
+pub type Pace = BTreeMap<u16, u64>;
+
+/// The shortest time that any of these plans asks for.
+fn pace<'a>(plans: impl Iterator<Item = &'a Plan>) -> Pace {
+    let mut pace = Pace::new();
+    for bound in plans.flat_map(Plan::bound) {
+        if let Some(fold) = &bound.fold {
+            let every = pace.entry(bound.kind).or_insert(u64::MAX);
+            *every = fold.every_ns().min(*every);
+        }
+    }
+    pace
+}
+
 /// What all plans together ask of the probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Union {
@@ -114,12 +135,14 @@ pub struct Union {
     pub wanted: Wanted,
     /// What is kept back.
     pub filters: Filters,
+    /// How often sums are told.
+    pub pace: Pace,
 }
 
 /// Everything that is collected, of all events.
 impl From<Wanted> for Union {
     fn from(wanted: Wanted) -> Self {
-        Self { wanted, filters: Filters::new() }
+        Self { wanted, filters: Filters::new(), pace: Pace::new() }
     }
 }
 
@@ -129,7 +152,7 @@ pub fn union<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Union {
     for (&kind, &bits) in plans.clone().flat_map(|plan| &plan.wanted) {
         *wanted.entry(kind).or_default() |= bits;
     }
-    Union { wanted, filters: filters(plans) }
+    Union { wanted, filters: filters(plans.clone()), pace: pace(plans) }
 }
 
 /// The filter of each kind that everybody filters who wants it, and that nobody's process table is
@@ -140,7 +163,8 @@ fn filters<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Filters {
     for bound in plans.flat_map(Plan::bound) {
         let all = conditions.entry(bound.kind).or_insert_with(|| Some(Vec::new()));
         match (&bound.filter, all.as_mut()) {
-            (Some(filter), Some(all)) => all.push(filter),
+            // What is added up in the kernel makes no records there that could be kept back.
+            (Some(filter), Some(all)) if bound.fold.is_none() => all.push(filter),
             _ => *all = None,
         }
     }

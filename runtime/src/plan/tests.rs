@@ -21,6 +21,7 @@ fn subscription(event: &str, fields: &[&str]) -> Subscription {
         optional: false,
         fields: fields.iter().map(|field| ask(field)).collect(),
         condition: None,
+        every_ns: None,
     }
 }
 
@@ -253,4 +254,25 @@ fn a_row_has_bits_for_32_optional_fields() {
     let fields = vec!["pid:u32?"; 33];
     assert!(matches!(bind_one("exec", &fields), Err(Error::TooManyOptional { count: 33, .. })));
     assert!(bind_one("exec", &fields[1..]).is_ok());
+}
+
+#[test]
+fn every_is_for_aggregated_kinds_only() {
+    let mut asked = subscription("exec", &["pid:u32"]);
+    asked.every_ns = Some(1_000_000_000);
+    let error = bind("p", &[asked], &Kinds::built_in(), &[]).unwrap_err();
+    assert!(error.to_string().contains("event `exec` is not an aggregated one"), "{error}");
+}
+
+#[test]
+fn what_adds_up_is_asked_for_as_u64_and_a_histogram_as_bytes() {
+    for (field, said) in [
+        ("count:u32", "`count` of event `syscall_stats` is a number that adds up"),
+        ("latency_histogram:text", "is a histogram, not `text`; ask for `bytes`"),
+    ] {
+        assert!(message("syscall_stats", &[field]).contains(said), "{field}");
+    }
+    let fields = ["pid:u32", "errno:u32", "count:u64", "latency_histogram:bytes?"];
+    let plan = bind_one("syscall_stats", &fields).unwrap();
+    assert_eq!(pace([&plan].into_iter()).values().collect::<Vec<_>>(), [&EVERY_NS]);
 }

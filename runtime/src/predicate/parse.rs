@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use tipstaff_events::Role;
+
 use super::{Compare, Match, Node, Operator, Test, Width};
 use crate::{
     kind::{Class, Field, Kind},
@@ -225,12 +227,19 @@ fn test(field: &Field, operator: &str, value: &str) -> Result<Test, Error> {
             .ok_or_else(|| wrong("a number", "digits, or 0x and hexadecimal digits".into()))?;
         Ok(Test::Number(operator, value, Width { size, signed }))
     };
+    if field.role != Role::Key {
+        return Err(unfit(
+            "a number that adds up",
+            "none: only what a row is about can be compared",
+        ));
+    }
     let text = || matching(operator).ok_or_else(|| unfit("a text", "= != ~ ^= $="));
     match field.class() {
         Class::Unsigned(size) => number(size, false),
         Class::Signed(size) => number(size, true),
         Class::Text => Ok(Test::Text(text()?, value.as_bytes().into())),
         Class::List => Ok(Test::List(text()?, value.as_bytes().into())),
+        Class::Histogram => Err(unfit("a histogram", "none: it cannot be compared")),
         Class::Name(names) => {
             let operator = order(operator)
                 .filter(|operator| matches!(operator, Operator::Equal | Operator::NotEqual))

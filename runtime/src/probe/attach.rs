@@ -100,6 +100,7 @@ fn name(hook: &Hook) -> String {
     match hook.at {
         At::Raw { name, .. } | At::Twice { name, .. } => format!("raw_tracepoint:{name}"),
         At::Typed { name, .. } => format!("tp_btf:{name}"),
+        At::Beside(at) => name(&Hook { at: *at, ..*hook }),
         At::Called { array, .. } => format!("{array}:{}", hook.program),
         At::Classic { category, name } => format!("tracepoint:{category}:{name}"),
     }
@@ -114,7 +115,7 @@ fn attach(
 ) -> Result<AttachedHook, String> {
     let fd = load(hook.program, hook.at, ebpf, kernel)?;
     let mut event = None;
-    match hook.at {
+    match hook.at.place() {
         At::Raw { name, .. } | At::Twice { name, .. } => {
             let program: &mut RawTracePoint = program(hook.program, ebpf)?;
             program.attach(name).map_err(reason)?;
@@ -129,6 +130,7 @@ fn attach(
             let mut array = ProgramArray::try_from(map).map_err(|error| error.to_string())?;
             array.set(slot, &fd, 0).map_err(|error| error.to_string())?;
         }
+        At::Beside(_) => unreachable!("a place is none itself"),
         At::Classic { category, name } => {
             let id = tracepoint_id(kernel, category, name).map_err(|error| error.to_string())?;
             event =
@@ -140,9 +142,7 @@ fn attach(
         program: hook.program,
         slot: slot(hook),
         event,
-        watch: kernel
-            .losses
-            .watch(fd, if let At::Twice { .. } = hook.at { &[] } else { part.kinds }),
+        watch: kernel.losses.watch(fd, if hook.at.loses() { part.kinds } else { &[] }),
     })
 }
 
@@ -175,7 +175,7 @@ fn load(name: &str, at: At, ebpf: &mut Ebpf, kernel: &Kernel) -> Result<ProgramF
                 .and_then(|()| program.fd()?.try_clone().map_err(Into::into))
                 .map_err(reason)
         }
-        At::Called { caller, .. } => load(name, *caller, ebpf, kernel),
+        At::Called { caller: at, .. } | At::Beside(at) => load(name, *at, ebpf, kernel),
         At::Classic { .. } => {
             let program: &mut TracePoint = program(name, ebpf)?;
             program
@@ -216,7 +216,11 @@ fn unload(ebpf: &mut Ebpf, program: &str, slot: Option<(&str, u32)>) {
 fn slot(hook: &Hook) -> Option<(&'static str, u32)> {
     match hook.at {
         At::Called { array, slot, .. } => Some((array, slot)),
-        At::Raw { .. } | At::Typed { .. } | At::Twice { .. } | At::Classic { .. } => None,
+        At::Raw { .. }
+        | At::Typed { .. }
+        | At::Twice { .. }
+        | At::Beside(_)
+        | At::Classic { .. } => None,
     }
 }
 

@@ -99,6 +99,12 @@ pub enum ProbeError {
         /// Why not.
         source: io::Error,
     },
+    /// Aggregated kinds cannot be told of.
+    #[error("cannot make what readings of aggregated kinds are told by: {source}")]
+    Ticks {
+        /// Why not.
+        source: io::Error,
+    },
     /// The program that tells who we are does not run.
     #[error("cannot learn this process's id as eBPF sees it: {reason}")]
     Handshake {

@@ -64,7 +64,7 @@ impl Kernel {
             At::Raw { .. } | At::Typed { .. } => {
                 btf.member_offset("bpf_prog_info", "recursion_misses").is_some()
             }
-            At::Twice { .. } => true,
+            At::Twice { .. } | At::Beside(_) => true,
             At::Called { caller, .. } => self.counts_misses(*caller),
             // Linux 6.7, which began to tell of missed kprobes and perf events at the same time.
             At::Classic { .. } => btf.has_member_within("bpf_link_info", "missed"),

@@ -10,6 +10,7 @@
 //!   change, then what nobody needs any more is taken off. A running program is never replaced.
 //! - *drop*: everything is gone from the kernel, as nothing is pinned where others could hold it.
 
+mod aggregate;
 mod attach;
 mod btf;
 mod coverage;
@@ -36,6 +37,7 @@ use crate::{
     plan::{Union, Wanted},
 };
 
+pub use aggregate::Aggregates;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use error::ProbeError;
 pub use losses::Losses;
@@ -60,6 +62,7 @@ pub struct Probes {
     pid: u32,
     tracepoints: BTreeMap<u16, Tracepoint>,
     loaded: BTreeMap<Key, Loaded>,
+    aggregates: Aggregates,
 }
 
 /// What is loaded as one.
@@ -69,6 +72,16 @@ enum Key {
     Family(usize),
     /// Number of a kind that is a tracepoint from the configuration.
     Tracepoint(u16),
+}
+
+impl Key {
+    /// The aggregated kind whose maps the object has.
+    fn aggregates(self) -> Option<u16> {
+        match self {
+            Self::Family(index) => FAMILIES[index].aggregates,
+            Self::Tracepoint(_) => None,
+        }
+    }
 }
 
 /// An object that somebody wants.
@@ -114,6 +127,7 @@ impl Probes {
             pid,
             tracepoints: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            aggregates: Aggregates::new().map_err(|source| ProbeError::Ticks { source })?,
         })
     }
 
@@ -145,6 +159,12 @@ impl Probes {
         ])
     }
 
+    /// A handle for the readings of aggregated kinds.
+    #[must_use]
+    pub fn aggregates(&self) -> Aggregates {
+        self.aggregates.clone()
+    }
+
     /// Makes a tracepoint of the running kernel (`CATEGORY:NAME`) a kind of this name. What its
     /// `format` gives is the kind; nothing is loaded until it is wanted.
     pub fn tracepoint(&mut self, spec: &str, name: &str) -> Result<Kind, ProbeError> {
@@ -167,7 +187,8 @@ impl Probes {
     /// kind is seen; a kind that is not seen at all is no error. Takes milliseconds for each hook
     /// that comes or goes, nothing where only words change.
     pub fn apply(&mut self, union: &Union) -> Result<Report, ProbeError> {
-        let Union { wanted, filters } = union;
+        let Union { wanted, filters, pace } = union;
+        self.aggregates.set_pace(pace.clone());
         self.load_objects(wanted)?;
         let report = self.attach_parts(wanted);
         for kind in 0..wire::MAX_KINDS {
@@ -202,14 +223,19 @@ impl Probes {
         let objects: Vec<Prepared> = missing
             .iter()
             .map(|key| match key {
-                Key::Family(index) => Prepared::new(FAMILIES[*index].object, btf, &[]),
+                Key::Family(index) => Prepared::of(FAMILIES[*index], btf),
                 Key::Tracepoint(kind) => {
                     Prepared::new(tracepoint::OBJECT, btf, &self.tracepoints[kind].constants(*kind))
                 }
             })
             .collect::<Result<_, _>>()?;
         for (key, ebpf) in missing.into_iter().zip(object::load(&objects, &self.shared)) {
-            let ebpf = ebpf.map_err(|error| error.to_string());
+            let ebpf = ebpf.map_err(|error| error.to_string()).and_then(|ebpf| {
+                if let Some(kind) = key.aggregates() {
+                    self.aggregates.watch(kind, &ebpf).map_err(|error| error.to_string())?;
+                }
+                Ok(ebpf)
+            });
             self.loaded.insert(key, Loaded { ebpf, parts: BTreeMap::new() });
         }
         Ok(())
@@ -249,6 +275,11 @@ impl Probes {
                     }
                 }
             });
+            if loaded.parts.is_empty()
+                && let (Some(kind), Ok(ebpf)) = (key.aggregates(), &loaded.ebpf)
+            {
+                self.aggregates.forget(kind, ebpf);
+            }
             !loaded.parts.is_empty()
         });
     }
@@ -291,11 +322,14 @@ fn with_parts(key: Key, tracepoints: &BTreeMap<u16, Tracepoint>, each: impl FnOn
 impl Drop for Probes {
     fn drop(&mut self) {
         self.detach_parts(&Wanted::new());
+        self.aggregates.end();
     }
 }
 
 fn is_wanted(part: &Part, wanted: &Wanted) -> bool {
-    part.kinds.iter().any(|kind| wanted.contains_key(kind))
+    let fields = u64::from(part.fields);
+    let is_asked = |word: &u64| fields == 0 || word & fields != 0;
+    part.kinds.iter().any(|kind| wanted.get(kind).is_some_and(is_asked))
 }
 
 /// Every rung of every ladder: the kinds that it is for, and its programs as a [`KindReport`] names

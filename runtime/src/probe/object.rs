@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aya::{Ebpf, EbpfLoader};
 use object::{Object as _, ObjectSymbol as _};
 
-use super::{btf::Btf, error::ProbeError, shared::Shared};
+use super::{aggregate, btf::Btf, error::ProbeError, family::Family, shared::Shared};
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/objects.rs"));
@@ -32,6 +32,8 @@ pub(super) struct Prepared {
     bytes: &'static [u8],
     /// Values by symbol.
     constants: HashMap<String, Vec<u32>>,
+    /// Entries of maps whose sizes are decided here.
+    entries: Vec<(&'static str, u32)>,
 }
 
 impl Prepared {
@@ -45,7 +47,13 @@ impl Prepared {
         let mut constants = constants(bytes, btf);
         constants
             .extend(more.iter().map(|(symbol, values)| ((*symbol).to_owned(), values.clone())));
-        Ok(Self { name, bytes, constants })
+        Ok(Self { name, bytes, constants, entries: Vec::new() })
+    }
+
+    /// The object of a family.
+    pub(super) fn of(family: &Family, btf: &Btf) -> Result<Self, ProbeError> {
+        let entries = family.maps.iter().map(|map| (map.name, aggregate::entries(map))).collect();
+        Ok(Self { entries, ..Self::new(family.object, btf, &[])? })
     }
 }
 
@@ -67,6 +75,9 @@ pub(super) fn load<'a>(
             for (symbol, values) in &object.constants {
                 // Not every object has what one before it had.
                 loader.override_global(symbol, values.as_slice(), false);
+            }
+            for &(map, entries) in &object.entries {
+                loader.map_max_entries(map, entries);
             }
             let ebpf = loader.load(object.bytes).map_err(|source| ProbeError::Object {
                 object: object.name.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use tipstaff_events::{catalogue::COMMON, wire::Header};
+use tipstaff_events::{Role, catalogue::COMMON, wire::Header};
 
 use super::{
     error::ProbeError,
@@ -149,6 +149,7 @@ impl Tracepoint {
                 from: From::Record { offset: HEADER + member.offset, repr: member.repr },
                 wanted: 0,
                 absent: 0,
+                role: Role::Key,
             })
             .collect();
         Kind {
@@ -187,7 +188,7 @@ impl Tracepoint {
         let at = At::Classic { category: &self.category, name: &self.name };
         let hooks = [Hook { program: PROGRAM, at }];
         let ladder = [Rung { hooks: &hooks, lacks: None }];
-        each(&Part { kinds: &[kind], without: None, ladder: &ladder });
+        each(&Part { kinds: &[kind], fields: 0, without: None, ladder: &ladder });
     }
 }
 

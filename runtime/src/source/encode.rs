@@ -86,7 +86,7 @@ impl Encoder {
         let From::Record { offset, repr } = field.from else { return Err(Unfit::Type) };
         let at = usize::from(offset);
         match repr {
-            Repr::Wire(Type::Text | Type::List) => {
+            Repr::Wire(Type::Text | Type::List | Type::Histogram) => {
                 let start = self.append(value)?;
                 let text = Text::new(start, text_length(value)?, cut);
                 self.put(at, &text.offset.to_ne_bytes());

@@ -44,6 +44,8 @@ pub enum Item<'a> {
     Enriched(&'a [u8], &'a Given),
     /// Events of one kind that were lost here.
     Lost(Lost),
+    /// All records of an aggregated kind for the tick at this time were handed out.
+    Tick(u16, u64),
 }
 
 /// What a call of [`Source::drain`] did.

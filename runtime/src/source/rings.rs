@@ -11,15 +11,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use super::{Drained, Item, Source};
 use crate::{
     clock,
-    probe::{Losses, ProbeError, Probes, Ring},
+    probe::{Aggregates, Losses, ProbeError, Probes, Ring},
     queue::Cause,
 };
 
 /// The rings, in the order in which they are drained: life, urgent, bulk.
 pub struct Rings {
     in_order: [Ring; 3],
+    /// Readings of aggregated kinds.
+    aggregates: Aggregates,
     losses: Losses,
-    /// Readable while a record waits in any ring.
+    /// Readable while a record or a reading waits.
     any: OwnedFd,
 }
 
@@ -27,16 +29,18 @@ impl Rings {
     /// The rings of these probes. Make one only.
     pub fn new(probes: &Probes) -> Result<Self, ProbeError> {
         let rings = probes.rings()?;
-        let any = watch(&rings).map_err(|source| ProbeError::Epoll { source })?;
-        Ok(Self { in_order: rings, losses: probes.losses(), any })
+        let aggregates = probes.aggregates();
+        let any = watch(&rings, &aggregates).map_err(|source| ProbeError::Epoll { source })?;
+        Ok(Self { in_order: rings, aggregates, losses: probes.losses(), any })
     }
 }
 
-fn watch(rings: &[Ring]) -> io::Result<OwnedFd> {
+fn watch(rings: &[Ring], aggregates: &Aggregates) -> io::Result<OwnedFd> {
     let any = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for ring in rings {
         epoll::add(&any, ring, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     }
+    epoll::add(&any, aggregates, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     Ok(any)
 }
 
@@ -58,6 +62,7 @@ impl Source for Rings {
             drained.items += items;
             drained.all &= items < most;
         }
+        drained.items += self.aggregates.drain(until, each);
         drained
     }
 
@@ -72,7 +77,7 @@ impl Source for Rings {
     }
 
     fn has_unfinished(&self) -> bool {
-        self.in_order.iter().any(Ring::has_unread)
+        self.in_order.iter().any(Ring::has_unread) || self.aggregates.has_unread()
     }
 
     fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64)) {

@@ -1,9 +1,21 @@
-//! bpf(2): what aya does not tell about a loaded program.
+//! bpf(2): what aya does not tell about a loaded program, and reading maps many keys at a time.
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
+
+/// Commands of bpf(2).
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
+const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
+/// `ENOTSUPP`, which the kernel returns although it is none of user space's numbers.
+const ENOTSUPP: i32 = 524;
+/// Keys that are read at a time, at first: a kernel that has more in one bucket asks for more room.
+const BATCH: usize = 512;
 
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -45,4 +57,196 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(info[RECURSION_MISSES / 8])
+}
+
+/// The part of `union bpf_attr` for commands on one key.
+#[repr(C)]
+#[derive(Default)]
+struct KeyAttributes {
+    map: u32,
+    pad: u32,
+    key: u64,
+    /// The value, or the next key.
+    value: u64,
+    flags: u64,
+}
+
+/// The part for reading many keys.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttributes {
+    /// Where the last batch ended; null: at the start.
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    key_flags: u64,
+    flags: u64,
+}
+
+/// A hash map, or an array of one entry, read and written as bytes.
+#[derive(Debug)]
+pub struct Table {
+    map: OwnedFd,
+    key: usize,
+    /// Bytes of a value: of all CPUs, each rounded up to 8, where the map has one for each.
+    value: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    has_batches: bool,
+}
+
+impl Table {
+    /// The map of this descriptor. `key` and `value` are the sizes that it was made with, `cpus` the
+    /// number of values that it has for each key: all possible CPUs for a per-CPU map, else 1.
+    #[must_use]
+    pub fn new(map: OwnedFd, key: usize, value: usize, cpus: usize) -> Self {
+        let value = if cpus > 1 { value.next_multiple_of(8) * cpus } else { value };
+        Self { map, key, value, keys: Vec::new(), values: Vec::new(), has_batches: true }
+    }
+
+    /// Hands out every key with its value, or values. What is put in or taken out meanwhile may be
+    /// handed out or not; what is there all the time is handed out once where the kernel reads many at
+    /// a time (Linux 5.6), and may come twice elsewhere.
+    pub fn read(&mut self, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        if self.has_batches {
+            match self.read_batches(&mut each) {
+                Err(error) if is_unknown(&error) => self.has_batches = false,
+                result => return result,
+            }
+        }
+        self.read_one_by_one(&mut each)
+    }
+
+    fn read_batches(&mut self, each: &mut impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let mut room = BATCH;
+        let mut from = vec![0_u8; self.key.max(8)];
+        let mut to = from.clone();
+        let mut is_first = true;
+        loop {
+            self.keys.resize(room * self.key, 0);
+            self.values.resize(room * self.value, 0);
+            let mut attributes = BatchAttributes {
+                from: if is_first { 0 } else { from.as_ptr() as u64 },
+                to: to.as_mut_ptr() as u64,
+                keys: self.keys.as_mut_ptr() as u64,
+                values: self.values.as_mut_ptr() as u64,
+                count: u32::try_from(room).unwrap_or(u32::MAX),
+                map: self.map.as_raw_fd().cast_unsigned(),
+                ..BatchAttributes::default()
+            };
+            // SAFETY: `attributes` is what the command takes. `keys` and `values` have room for `count`
+            // entries of the sizes that the map was made with, which `new` was told; `from` and `to`
+            // hold at least a key, which is more than what the kernel keeps there. All live until after
+            // the call.
+            let result = unsafe { call(MAP_LOOKUP_BATCH, &mut attributes) };
+            let is_last = match result {
+                Ok(()) => false,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENOENT) => true,
+                    Some(libc::ENOSPC) => {
+                        room *= 2;
+                        continue;
+                    }
+                    Some(libc::EINTR) => continue,
+                    _ => return Err(error),
+                },
+            };
+            let found = usize::try_from(attributes.count).unwrap_or(0).min(room);
+            let keys = self.keys.chunks_exact(self.key);
+            for (key, value) in keys.zip(self.values.chunks_exact(self.value)).take(found) {
+                each(key, value);
+            }
+            if is_last {
+                return Ok(());
+            }
+            std::mem::swap(&mut from, &mut to);
+            is_first = false;
+        }
+    }
+
+    fn read_one_by_one(&mut self, each: &mut impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let mut key: Option<Vec<u8>> = None;
+        let mut value = vec![0; self.value];
+        loop {
+            let mut next = vec![0; self.key];
+            match self.on_key(MAP_GET_NEXT_KEY, key.as_deref(), &mut next, 0) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+                result => result?,
+            }
+            match self.on_key(MAP_LOOKUP_ELEM, Some(&next), &mut value, 0) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                result => {
+                    result?;
+                    each(&next, &value);
+                }
+            }
+            key = Some(next);
+        }
+    }
+
+    /// Takes a key out, and hands out what was there where the kernel can do both at once (Linux 5.14).
+    pub fn take(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value];
+        let taken = match self.on_key(MAP_LOOKUP_AND_DELETE_ELEM, Some(key), &mut value, 0) {
+            Err(error) if is_unknown(&error) => {
+                self.on_key(MAP_DELETE_ELEM, Some(key), &mut [], 0).map(|()| None)
+            }
+            result => result.map(|()| Some(value)),
+        };
+        match taken {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Puts a value in. Not for per-CPU maps.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let mut value = value.to_vec();
+        self.on_key(MAP_UPDATE_ELEM, Some(key), &mut value, 0)
+    }
+
+    fn on_key(
+        &self,
+        command: libc::c_int,
+        key: Option<&[u8]>,
+        value: &mut [u8],
+        flags: u64,
+    ) -> io::Result<()> {
+        let room = match command {
+            MAP_GET_NEXT_KEY => self.key,
+            MAP_DELETE_ELEM => 0,
+            _ => self.value,
+        };
+        if key.is_some_and(|key| key.len() != self.key) || value.len() != room {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut attributes = KeyAttributes {
+            map: self.map.as_raw_fd().cast_unsigned(),
+            key: key.map_or(0, |key| key.as_ptr() as u64),
+            value: if room == 0 { 0 } else { value.as_mut_ptr() as u64 },
+            flags,
+            ..KeyAttributes::default()
+        };
+        // SAFETY: `attributes` is what the commands take; key and value have the sizes that the map was
+        // made with, as was just checked, and live until after the call.
+        unsafe { call(command, &mut attributes) }
+    }
+}
+
+/// Whether the kernel does not know the command, or not for this type of map.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | ENOTSUPP))
+}
+
+/// # Safety
+/// `attributes` is what the command takes, and what it points at is as large as the command needs.
+unsafe fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+    // SAFETY: the caller promises.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -45,6 +45,7 @@ macro_rules! export {
                     $crate::manifest::Subscription {
                         kind: <$event as $crate::Event<'_>>::KIND,
                         optional: <$event as $crate::Event<'_>>::OPTIONAL,
+                        every: <$event as $crate::Event<'_>>::EVERY,
                         columns: <$event as $crate::Event<'_>>::FIELDS,
                         condition: <$event as $crate::Event<'_>>::WHERE,
                     }

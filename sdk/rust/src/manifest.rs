@@ -25,6 +25,8 @@ pub struct Subscription<'a> {
     pub kind: &'a str,
     /// Whether the policy runs without it.
     pub optional: bool,
+    /// Time between two rows of the same keys, of an aggregated kind.
+    pub every: Option<&'a str>,
     /// The fields.
     pub columns: &'a [Column],
     /// Which events of the kind; `None`: all.
@@ -115,6 +117,9 @@ const fn subscription(out: &mut Writer<'_>, subscription: &Subscription<'_>) {
         // Written as a TOML string by the derive.
         out.push(condition);
         out.push("\n");
+    }
+    if let Some(every) = subscription.every {
+        out.pair("every", every);
     }
 }
 

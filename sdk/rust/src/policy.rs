@@ -64,6 +64,8 @@ pub trait Event<'a>: Sized {
     const OPTIONAL: bool;
     /// Which events of the kind, as a TOML string; `None`: all.
     const WHERE: Option<&'static str> = None;
+    /// Time between two rows of the same keys, of an aggregated kind.
+    const EVERY: Option<&'static str> = None;
     /// Its fields.
     const FIELDS: &'static [Column];
     /// Reads it from a row of its subscription, cut to the fixed part.

@@ -26,7 +26,7 @@ struct Exec<'a> {
 }
 
 #[derive(Event, Debug, PartialEq)]
-#[event(kind = "oom", optional, filter = "comm != \"a b\"")]
+#[event(kind = "oom", optional, filter = "comm != \"a b\"", every = "5s")]
 struct Bare {}
 
 #[derive(Settings)]
@@ -161,12 +161,14 @@ fn the_manifest_says_what_the_structs_say() {
                 optional: Exec::OPTIONAL,
                 columns: Exec::FIELDS,
                 condition: Exec::WHERE,
+                every: Exec::EVERY,
             },
             Subscription {
                 kind: Bare::KIND,
                 optional: Bare::OPTIONAL,
                 columns: Bare::FIELDS,
                 condition: Bare::WHERE,
+                every: Bare::EVERY,
             },
         ],
         settings: Rules::SETTINGS,
@@ -185,6 +187,7 @@ event = "oom"
 fields = []
 optional = true
 where = "comm != \"a b\""
+every = "5s"
 
 [[setting]]
 name = "names"

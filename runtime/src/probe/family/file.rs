@@ -9,6 +9,7 @@ pub(in super::super) static FAMILY: Family = Family {
     parts: &[
         Part {
             kinds: &[open::KIND, unlink::KIND, rename::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[
@@ -22,6 +23,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[open::KIND, unlink::KIND, rename::KIND],
+            fields: 0,
             without: uring::WITHOUT,
             // A request is known from where it is submitted: what completes it comes first.
             ladder: &[
@@ -49,4 +51,6 @@ pub(in super::super) static FAMILY: Family = Family {
             ],
         },
     ],
+    aggregates: None,
+    maps: &[],
 };

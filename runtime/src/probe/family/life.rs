@@ -11,6 +11,7 @@ pub(in super::super) static FAMILY: Family = Family {
     parts: &[
         Part {
             kinds: &[fork::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[Hook {
@@ -22,6 +23,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[exec::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[Hook {
@@ -36,6 +38,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[exit::KIND, thread_exit::KIND],
+            fields: 0,
             without: None,
             ladder: &[
                 // Since Linux 6.16 the tracepoint says itself which thread is the last one.
@@ -56,4 +59,6 @@ pub(in super::super) static FAMILY: Family = Family {
             ],
         },
     ],
+    aggregates: None,
+    maps: &[],
 };

@@ -5,6 +5,7 @@ mod file;
 mod life;
 mod signal;
 mod socket;
+mod syscalls;
 mod uring;
 
 /// An object, and what its programs see.
@@ -13,12 +14,28 @@ pub(super) struct Family {
     pub(super) object: &'static str,
     /// Attached one by one, each only while one of its kinds is wanted.
     pub(super) parts: &'static [Part<'static>],
+    /// The aggregated kind whose maps it has.
+    pub(super) aggregates: Option<u16>,
+    /// Its maps whose sizes are decided here.
+    pub(super) maps: &'static [Sized],
+}
+
+/// A map with a value for each CPU, which would be too large on large machines.
+pub(super) struct Sized {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Most entries; fewer where there are many CPUs.
+    pub(super) most: u32,
+    /// Bytes of a value.
+    pub(super) value: usize,
 }
 
 /// One way by which events of some kinds reach us. A kind may need several.
 pub(super) struct Part<'a> {
     /// Numbers of the kinds.
     pub(super) kinds: &'a [u16],
+    /// Only for fields with these bits; 0: whenever a kind is wanted.
+    pub(super) fields: u32,
     /// What the kinds lack where no rung works; `None`: everything.
     pub(super) without: Option<&'static str>,
     /// The first rung that loads and attaches is taken; every error means: the next one.
@@ -80,6 +97,9 @@ pub(super) enum At<'a> {
         /// Index in it.
         slot: u32,
     },
+    /// A raw tracepoint, typed or not as its program is, whose program adds to what another one counts:
+    /// what it misses is not lost.
+    Beside(&'static At<'static>),
     /// A classic tracepoint (Linux 4.7).
     Classic {
         /// Category in tracefs.
@@ -87,6 +107,18 @@ pub(super) enum At<'a> {
         /// Name in tracefs.
         name: &'a str,
     },
+}
+
+impl<'a> At<'a> {
+    /// Where the program is attached.
+    pub(super) fn place(self) -> At<'a> {
+        if let Self::Beside(at) = self { *at } else { self }
+    }
+
+    /// Whether what the program misses is lost.
+    pub(super) fn loses(self) -> bool {
+        !matches!(self, Self::Twice { .. } | Self::Beside(_))
+    }
 }
 
 /// The return of every system call; docs/decisions/0002 says why there.
@@ -99,8 +131,14 @@ const fn called(program: &'static str, slot: u32) -> Hook<'static> {
 }
 
 /// Every family.
-pub(super) static FAMILIES: &[&Family] =
-    &[&life::FAMILY, &signal::FAMILY, &file::FAMILY, &socket::FAMILY];
+pub(super) static FAMILIES: &[&Family] = &[
+    &life::FAMILY,
+    &signal::FAMILY,
+    &file::FAMILY,
+    &socket::FAMILY,
+    &syscalls::COUNTED,
+    &syscalls::TIMED,
+];
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ pub(in super::super) static FAMILY: Family = Family {
     parts: &[
         Part {
             kinds: &[signal::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[Hook {
@@ -25,6 +26,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[oom::KIND],
+            fields: 0,
             without: None,
             ladder: &[
                 // Since Linux 6.8.
@@ -45,4 +47,6 @@ pub(in super::super) static FAMILY: Family = Family {
             ],
         },
     ],
+    aggregates: None,
+    maps: &[],
 };

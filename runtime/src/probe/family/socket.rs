@@ -18,6 +18,7 @@ pub(in super::super) static FAMILY: Family = Family {
         // Before the calls: an attempt whose start was not seen has no outcome.
         Part {
             kinds: &[connect::KIND],
+            fields: 0,
             without: Some("the outcome of a non-blocking attempt is pending"),
             ladder: &[Rung {
                 hooks: &[
@@ -31,6 +32,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[tcp_close::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[
@@ -43,6 +45,7 @@ pub(in super::super) static FAMILY: Family = Family {
         // Who accepts a connection is also of interest to tcp_close.
         Part {
             kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
+            fields: 0,
             without: None,
             ladder: &[Rung {
                 hooks: &[
@@ -56,6 +59,7 @@ pub(in super::super) static FAMILY: Family = Family {
         },
         Part {
             kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
+            fields: 0,
             without: uring::WITHOUT,
             ladder: &[
                 Rung {
@@ -72,4 +76,6 @@ pub(in super::super) static FAMILY: Family = Family {
             ],
         },
     ],
+    aggregates: None,
+    maps: &[],
 };

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
+use tipstaff_events::aggregate::BUCKETS;
 
 use super::{GAP, Problem};
 use crate::{
@@ -160,9 +161,24 @@ impl Parsed {
                 }
                 Ok(Self::Bytes(list))
             }
-            (Class::Unsigned(_) | Class::Signed(_) | Class::Name(_) | Class::Address, true) => {
-                Err(wrong("`_hex` only behind the name of a text"))
+            (Class::Histogram, false) => {
+                let numbers = value.as_array().filter(|numbers| numbers.len() <= BUCKETS);
+                let numbers = numbers.and_then(|numbers| {
+                    numbers.iter().map(Value::as_u64).collect::<Option<Vec<_>>>()
+                });
+                let mut numbers = numbers
+                    .ok_or_else(|| wrong(&format!("an array of at most {BUCKETS} numbers")))?;
+                numbers.resize(BUCKETS, 0);
+                Ok(Self::Bytes(numbers.into_iter().flat_map(u64::to_le_bytes).collect()))
             }
+            (
+                Class::Unsigned(_)
+                | Class::Signed(_)
+                | Class::Name(_)
+                | Class::Address
+                | Class::Histogram,
+                true,
+            ) => Err(wrong("`_hex` only behind the name of a text")),
         }
     }
 }

@@ -7,7 +7,11 @@ use syn::{DeriveInput, GenericParam, Lifetime, LitStr, Result, ext::IdentExt, sp
 use crate::{check_name, named_fields, settings::quote_toml};
 
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let OnStruct { kind, optional, condition } = on_struct(input)?;
+    let OnStruct { kind, optional, condition, every } = on_struct(input)?;
+    let every = every.map_or_else(
+        || quote!(::core::option::Option::None),
+        |every| quote!(::core::option::Option::Some(#every)),
+    );
     let row: Lifetime = match input.generics.params.iter().collect::<Vec<_>>().as_slice() {
         [] => syn::parse_quote!('row),
         [GenericParam::Lifetime(only)] => only.lifetime.clone(),
@@ -44,6 +48,7 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
             const KIND: &'static str = #kind;
             const OPTIONAL: bool = #optional;
             const WHERE: ::core::option::Option<&'static str> = #condition;
+            const EVERY: ::core::option::Option<&'static str> = #every;
             const FIELDS: &'static [::tipstaff::field::Column] = &[#(#columns),*];
 
             #[inline]
@@ -61,10 +66,11 @@ struct OnStruct {
     optional: bool,
     /// An expression: the condition as a TOML string.
     condition: TokenStream,
+    every: Option<String>,
 }
 
 fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
-    let (mut kind, mut optional) = (None, false);
+    let (mut kind, mut optional, mut every) = (None, false, None);
     let mut condition = quote!(::core::option::Option::None);
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
         attribute.parse_nested_meta(|meta| {
@@ -81,15 +87,24 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
                 let text = quote_toml(&text.value());
                 condition = quote!(::core::option::Option::Some(#text));
                 Ok(())
+            } else if meta.path.is_ident("every") {
+                let time: LitStr = meta.value()?.parse()?;
+                if !time.value().bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                    return Err(syn::Error::new_spanned(&time, "expected a time such as \"1s\""));
+                }
+                every = Some(time.value());
+                Ok(())
             } else {
-                Err(meta.error("expected `kind = \"...\"`, `filter = \"...\"` or `optional`"))
+                Err(meta.error(
+                    "expected `kind = \"...\"`, `filter = \"...\"`, `every = \"1s\"` or `optional`",
+                ))
             }
         })?;
     }
     let kind = kind.ok_or_else(|| {
         syn::Error::new_spanned(&input.ident, "of what kind? write `#[event(kind = \"...\")]`")
     })?;
-    Ok(OnStruct { kind, optional, condition })
+    Ok(OnStruct { kind, optional, condition, every })
 }
 
 fn on_field(field: &syn::Field) -> Result<(Option<LitStr>, bool)> {

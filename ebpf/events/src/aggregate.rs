@@ -1,0 +1,53 @@
+//! What the maps of aggregated kinds hold: cumulative numbers by key, one for each CPU. The runtime
+//! reads them at each tick, adds the CPUs up, and takes the difference to the reading before.
+
+/// Map, hash of process to [`crate::wire::Header`] with all common fields: what is known of the
+/// processes whose keys are in the other maps.
+pub const PROCESSES: &str = "PROCESSES";
+/// Map, array of one u64: the number of the tick that runs, for [`Latency::stamps`].
+pub const TICK: &str = "TICK";
+/// Map, per-CPU hash of [`CallKey`] to u64: how many calls.
+pub const CALLS: &str = "CALLS";
+/// Map, per-CPU hash of [`CallKey`] to [`Latency`].
+pub const LATENCIES: &str = "LATENCIES";
+
+/// Ranges of a histogram: nanoseconds up to nine minutes, bytes up to a terabyte.
+pub const BUCKETS: usize = 40;
+
+/// What system calls are counted by. What is not asked for is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey {
+    /// Process (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// Number of the call, and [`CallKey::COMPAT`].
+    pub call: u16,
+    /// The error, or 0.
+    pub errno: u16,
+}
+
+impl CallKey {
+    /// Bit of `call`: the number is of the 32-bit table.
+    pub const COMPAT: u16 = 1 << 15;
+    /// Stands in `call` for this and higher numbers.
+    pub const HIGHEST: u16 = Self::COMPAT - 1;
+}
+
+/// Durations, added up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: u64,
+    /// Ticks that `least` and `greatest` are of: of two successive ticks each has its place, so that the
+    /// one that has ended can be read while the next one runs.
+    pub stamps: [u64; 2],
+    /// The shortest one in each of these ticks.
+    pub least: [u64; 2],
+    /// The longest one.
+    pub greatest: [u64; 2],
+    /// How many in each range.
+    pub buckets: [u64; BUCKETS],
+}

@@ -1,0 +1,237 @@
+//! Aggregated kinds: the kernel keeps cumulative numbers in maps, and at each tick the differences to
+//! the reading before become records.
+//!
+//! A thread of its own reads, so that neither the reader nor anyone who waits for events is held up by
+//! it. It hands over one reading as a whole; the reader takes it as it takes a ring's records. A reading
+//! can also be had at once, by whoever is about to let a subscriber in or out, so that what happened so
+//! far goes to those who were there. Nothing is lost between two readings, however far they are apart.
+
+mod record;
+mod syscalls;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::Ebpf;
+
+use super::family::Sized;
+use crate::{clock, plan::Pace, source::Item, waker::Waker};
+
+use record::Records;
+use syscalls::Syscalls;
+
+/// Readings that wait for the reader. When it does not take them the next one is put off: then it has
+/// the sum of both.
+const MOST_READINGS: usize = 4;
+/// Most memory of a map whose size grows with the number of CPUs.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Entries that a map gets here.
+pub(super) fn entries(map: &Sized) -> u32 {
+    let bytes = map.value.next_multiple_of(8) * cpus();
+    map.most.min(u32::try_from(MOST_BYTES / bytes).unwrap_or(u32::MAX))
+}
+
+/// Values that a per-CPU map has for each key.
+fn cpus() -> usize {
+    aya::util::nr_cpus().map_err(|(_, error)| error).unwrap_or_else(|error| {
+        tracing::error!(%error, "the number of possible processors is not known");
+        thread::available_parallelism().map_or(1, usize::from)
+    })
+}
+
+/// All that was counted between two ticks.
+struct Reading {
+    kind: u16,
+    time: u64,
+    records: Records,
+}
+
+/// Both ends: the maps that are read, and the readings that wait. Cheap to clone.
+#[derive(Clone)]
+pub struct Aggregates(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+    readings: Mutex<VecDeque<Reading>>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct State {
+    tables: BTreeMap<u16, Table>,
+    pace: Pace,
+    has_thread: bool,
+    is_over: bool,
+}
+
+/// The maps of a kind.
+struct Table {
+    maps: Syscalls,
+    due: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Aggregates {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Inner {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            readings: Mutex::default(),
+            waker: Waker::new()?,
+        })))
+    }
+
+    /// From now on the maps of this object are read, too.
+    pub(super) fn watch(&self, kind: u16, ebpf: &Ebpf) -> io::Result<()> {
+        let mut state = lock(&self.0.state);
+        let due = Instant::now() + state.every(kind);
+        let table =
+            state.tables.entry(kind).or_insert_with(|| Table { maps: Syscalls::default(), due });
+        table.maps.open(ebpf)?;
+        if !state.has_thread {
+            let aggregates = self.clone();
+            thread::Builder::new().name("ticks".into()).spawn(move || aggregates.run())?;
+            state.has_thread = true;
+        }
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    /// The last reading of this object's maps, whose programs are detached.
+    pub(super) fn forget(&self, kind: u16, ebpf: &Ebpf) {
+        self.read(Some(kind));
+        let mut state = lock(&self.0.state);
+        if let Some(table) = state.tables.get_mut(&kind) {
+            table.maps.close(ebpf);
+            if table.maps.is_closed() {
+                state.tables.remove(&kind);
+            }
+        }
+    }
+
+    /// Sets how often each kind is read.
+    pub(super) fn set_pace(&self, pace: Pace) {
+        let mut state = lock(&self.0.state);
+        state.pace = pace;
+        let State { tables, pace, .. } = &mut *state;
+        for (kind, table) in tables {
+            let every = every(pace, *kind);
+            table.due = table.due.min(Instant::now() + every);
+        }
+        self.0.changed.notify_all();
+    }
+
+    /// Reads at once: what was counted so far goes to those who are there.
+    pub fn read_now(&self) {
+        self.read(None);
+    }
+
+    fn read(&self, only: Option<u16>) {
+        let mut state = lock(&self.0.state);
+        for (&kind, table) in &mut state.tables {
+            if only.is_none_or(|only| only == kind) {
+                self.read_table(kind, table);
+            }
+        }
+    }
+
+    fn read_table(&self, kind: u16, table: &mut Table) {
+        let mut records = Records::new(kind);
+        if let Err(error) = table.maps.read(&mut records) {
+            tracing::error!(%error, "the maps of an aggregated kind cannot be read");
+        }
+        let mut readings = lock(&self.0.readings);
+        // Stamped while the reader cannot look: so it never sees a later time first.
+        readings.push_back(Reading { kind, time: clock::monotonic_ns(), records });
+        drop(readings);
+        self.0.waker.wake();
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let mut state = lock(&self.0.state);
+        while !state.is_over {
+            let now = Instant::now();
+            let State { tables, pace, .. } = &mut *state;
+            for (&kind, table) in tables.iter_mut().filter(|(_, table)| table.due <= now) {
+                let every = every(pace, kind);
+                table.due = (table.due + every).max(now + every / 2);
+                if lock(&self.0.readings).len() < MOST_READINGS {
+                    self.read_table(kind, table);
+                }
+            }
+            let next = tables.values().map(|table| table.due).min();
+            let timeout = next.map_or(Duration::MAX, |due| due - Instant::now().min(due));
+            state = match next {
+                Some(_) => {
+                    let waited = self.0.changed.wait_timeout(state, timeout);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Ends the thread.
+    pub(super) fn end(&self) {
+        lock(&self.0.state).is_over = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Hands out the readings up to this time; says how many records that were.
+    pub fn drain(&self, until: u64, each: &mut impl FnMut(Item<'_>)) -> usize {
+        let mut records = 0;
+        loop {
+            let mut readings = lock(&self.0.readings);
+            if readings.front().is_none_or(|reading| reading.time > until) {
+                if readings.is_empty() {
+                    self.0.waker.reset();
+                }
+                return records;
+            }
+            let Some(Reading { kind, time, records: mut found }) = readings.pop_front() else {
+                return records;
+            };
+            drop(readings);
+            found.each(time, |record| {
+                records += 1;
+                each(Item::Record(record));
+            });
+            each(Item::Tick(kind, time));
+        }
+    }
+
+    /// Whether readings wait.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !lock(&self.0.readings).is_empty()
+    }
+}
+
+/// Readable while readings wait.
+impl AsFd for Aggregates {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.waker.fd()
+    }
+}
+
+impl State {
+    fn every(&self, kind: u16) -> Duration {
+        every(&self.pace, kind)
+    }
+}
+
+fn every(pace: &Pace, kind: u16) -> Duration {
+    Duration::from_nanos(pace.get(&kind).copied().unwrap_or(crate::plan::EVERY_NS))
+}

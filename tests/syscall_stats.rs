@@ -1,0 +1,502 @@
+//! Counts of system calls, against what `strace` says and against programs of known calls.
+
+mod kernel;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use kernel::{Load, alone};
+use tipstaff_events::catalogue::syscall_stats;
+use tipstaff_runtime::{
+    batch::rows,
+    decode::{Decoded, Decoder, Event, Value, subscription},
+    feed::MemberId,
+    kind::Kinds,
+    outcome::AgentMetrics,
+    plan::{self, Plan, bind_to_decode},
+    probe::{Coverage, Probes, RingSizes},
+    queue::{Cause, Queue},
+    reader::{Reader, Subscriber},
+    source::Rings,
+};
+
+const KIND: &str = "syscall_stats";
+/// Short, so that a test has many ticks.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// An agent without policies.
+struct Agent {
+    probes: Probes,
+    reader: Reader,
+    kinds: Kinds,
+}
+
+/// What one of its subscribers gets.
+struct Member {
+    id: MemberId,
+    queue: Arc<Queue>,
+    plan: Arc<Plan>,
+}
+
+/// The fields of a row, as text, and its number of calls.
+#[derive(Debug, Default)]
+struct Rows(Vec<(BTreeMap<String, String>, u64)>);
+
+impl Rows {
+    /// The sum of the calls of all rows with these values.
+    fn count(&self, values: &[(&str, &str)]) -> u64 {
+        self.0
+            .iter()
+            .filter(|(row, _)| {
+                values.iter().all(|(key, value)| row.get(*key).is_some_and(|v| v == value))
+            })
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn sum(&self, field: &str, values: &[(&str, &str)]) -> u64 {
+        self.0
+            .iter()
+            .filter(|(row, _)| {
+                values.iter().all(|(key, value)| row.get(*key).is_some_and(|v| v == value))
+            })
+            .filter_map(|(row, _)| row.get(field)?.parse::<u64>().ok())
+            .sum()
+    }
+}
+
+impl Agent {
+    fn start() -> Self {
+        let probes = Probes::open(RingSizes::default()).unwrap();
+        let kinds = Kinds::built_in();
+        let metrics = Arc::new(AgentMetrics::default());
+        let reader =
+            Reader::start(Rings::new(&probes).unwrap(), &kinds, metrics, Vec::new()).unwrap();
+        Self { probes, reader, kinds }
+    }
+
+    fn plan(&self, fields: &[&str]) -> Arc<Plan> {
+        let kind = self.kinds.named(KIND).unwrap();
+        let mut asked = subscription(kind, fields.iter().copied());
+        asked.every_ns = Some(u64::try_from(EVERY.as_nanos()).unwrap());
+        Arc::new(bind_to_decode("test", &[asked], &self.kinds).unwrap())
+    }
+
+    /// Makes the probes deliver what these plans want.
+    fn want(&mut self, plans: &[&Arc<Plan>]) {
+        let union = plan::union(plans.iter().map(|plan| &***plan));
+        for (kind, report) in self.probes.apply(&union).unwrap() {
+            assert_eq!(report.coverage, Coverage::Full, "kind {kind}: {report:?}");
+        }
+    }
+
+    fn join(&self, plan: Arc<Plan>) -> Member {
+        let queue = Arc::new(Queue::new(usize::MAX, || {}));
+        let latency = Duration::from_millis(1);
+        self.probes.aggregates().read_now();
+        let id = self.reader.add(Subscriber {
+            plan: Arc::clone(&plan),
+            queue: Arc::clone(&queue),
+            latency,
+        });
+        Member { id, queue, plan }
+    }
+
+    fn leave(&self, member: &Member) -> (Rows, u64) {
+        self.probes.aggregates().read_now();
+        self.reader.remove(member.id);
+        member.rows(&self.kinds)
+    }
+
+    /// Detaches all, and hands out what this one got, with the number of calls that were lost.
+    fn end(self, member: &Member) -> (Rows, u64) {
+        drop(self.probes);
+        self.reader.stop();
+        member.rows(&self.kinds)
+    }
+}
+
+impl Member {
+    /// All rows so far, and the number of calls that were lost.
+    fn rows(&self, kinds: &Kinds) -> (Rows, u64) {
+        let decoder = Decoder::new(&self.plan, kinds);
+        let (mut found, mut lost) = (Rows::default(), 0);
+        while let Some(delivery) = self.queue.pop() {
+            for row in rows(&delivery.batch.bytes) {
+                match decoder.decode(&delivery.batch.bytes, row).unwrap() {
+                    Decoded::Event(event) => found.0.push(texts(&event)),
+                    Decoded::Gap(_, gap) => {
+                        assert_eq!(gap.cause, Cause::MapFull);
+                        lost += gap.lost;
+                    }
+                }
+            }
+        }
+        (found, lost)
+    }
+}
+
+fn texts(event: &Event<'_>) -> (BTreeMap<String, String>, u64) {
+    let mut count = 0;
+    let mut fields = BTreeMap::new();
+    for said in &event.fields {
+        let text = match &said.value {
+            Value::Unsigned(number) => number.to_string(),
+            Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Value::Name(name) => (*name).to_owned(),
+            Value::Histogram(buckets) => buckets.iter().sum::<u64>().to_string(),
+            other => panic!("{other:?}"),
+        };
+        if said.name == "count" {
+            count = text.parse().unwrap();
+        }
+        fields.insert(said.name.to_owned(), text);
+    }
+    (fields, count)
+}
+
+/// Name of the program that makes calls: another run of these tests has another one.
+fn name() -> String {
+    format!("calls-{}", std::process::id())
+}
+
+/// `calls.c`, compiled.
+fn calls() -> &'static Path {
+    static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &PROGRAM.get_or_init(|| kernel::compiled("calls", &name())).1
+}
+
+/// Runs `calls` with these arguments to its end; its pid.
+fn run_calls(arguments: &[&str]) -> String {
+    let mut child = Command::new(calls()).args(arguments).spawn().unwrap();
+    let pid = child.id().to_string();
+    assert!(child.wait().unwrap().success());
+    pid
+}
+
+/// Programs that live for some milliseconds, all the time.
+fn short_lives() -> Load {
+    let script = "while :; do /bin/true; /bin/true | /bin/cat; done";
+    Load::start(Command::new("/bin/sh").args(["-c", script]))
+}
+
+/// What strace wrote of each process: number of calls by name and error.
+fn told_by_strace(folder: &Path) -> BTreeMap<u32, BTreeMap<(String, i32), u64>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let pid: u32 = path.extension().unwrap().to_str().unwrap().parse().unwrap();
+        let calls: &mut BTreeMap<_, u64> = all.entry(pid).or_default();
+        for line in String::from_utf8_lossy(&fs::read(&path).unwrap()).lines() {
+            let is_call = line.starts_with(|c: char| c.is_ascii_lowercase());
+            let (true, Some((name, rest))) = (is_call, line.split_once('(')) else { continue };
+            let (_, result) = rest.rsplit_once(" = ").unwrap_or_else(|| panic!("{line}"));
+            let word = result.split_whitespace().nth(1).unwrap_or("");
+            let is_end = name.starts_with("exit");
+            let errno = match word {
+                // strace does not learn what the call of a process that is killed returns.
+                "" if result.trim() == "?" && !is_end => 4,
+                word if word.starts_with("ERESTART") => 4,
+                word if word.starts_with('E') => errno(word),
+                _ => 0,
+            };
+            *calls.entry((name.to_owned(), errno)).or_default() += 1;
+        }
+    }
+    all
+}
+
+fn errno(name: &str) -> i32 {
+    use rustix::io::Errno;
+    let known = [
+        ("EPERM", Errno::PERM),
+        ("ENOENT", Errno::NOENT),
+        ("EINTR", Errno::INTR),
+        ("ENXIO", Errno::NXIO),
+        ("EBADF", Errno::BADF),
+        ("ECHILD", Errno::CHILD),
+        ("EAGAIN", Errno::AGAIN),
+        ("EACCES", Errno::ACCESS),
+        ("EEXIST", Errno::EXIST),
+        ("ENOTDIR", Errno::NOTDIR),
+        ("EINVAL", Errno::INVAL),
+        ("ENOTTY", Errno::NOTTY),
+        ("ESPIPE", Errno::SPIPE),
+        ("ENOSYS", Errno::NOSYS),
+        ("ENODATA", Errno::NODATA),
+        ("ETIMEDOUT", Errno::TIMEDOUT),
+    ];
+    let found = known.iter().find(|(known, _)| *known == name);
+    found.unwrap_or_else(|| panic!("{name}")).1.raw_os_error()
+}
+
+/// Threads, errors, signals that interrupt, children, a program that is replaced by another, and one
+/// that is killed.
+const SCRIPT: &str = r#"
+import os, signal, subprocess, threading, time
+def work():
+    for n in range(300):
+        try: os.close(10000 + n % 3)
+        except OSError: pass
+        os.getppid()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.05)
+for path in ["/", "/nowhere", "/etc/passwd/x"]:
+    try: os.stat(path)
+    except OSError: pass
+subprocess.run(["/bin/ls", "/nowhere"], stderr=subprocess.DEVNULL)
+subprocess.run(["/bin/sh", "-c", "exec /bin/true"])
+child = subprocess.Popen(["/bin/sleep", "100"])
+def sleeps():
+    with open(f"/proc/{child.pid}/stat") as stat, open(f"/proc/{child.pid}/syscall") as call:
+        return " S " in stat.read() and call.read().startswith("230 ")
+while not sleeps():
+    time.sleep(0.01)
+child.kill()
+child.wait()
+if os.fork() == 0:
+    os._exit(3)
+os.wait()
+"#;
+
+#[test]
+fn each_process_has_the_calls_and_errors_that_strace_counts() {
+    let Some(_guard) = alone() else { return };
+    let load = short_lives();
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["pid", "call", "errno", "count"]);
+    agent.want(&[&plan]);
+    let member = agent.join(plan);
+    let folder = tempfile::tempdir().unwrap();
+    let status = Command::new("strace")
+        .args(["-ff", "-qq", "-o"])
+        .arg(folder.path().join("log"))
+        // Of the first process strace does not see the beginning.
+        .args(["/bin/sh", "-c", "/usr/bin/python3 -I -S -c \"$0\"; exit 7", SCRIPT])
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(7));
+    let (rows, lost) = agent.end(&member);
+    drop(load);
+    assert_eq!(lost, 0);
+    let told = told_by_strace(folder.path());
+    let mut compared = 0;
+    // Threads have files of their own; a process is what has rows.
+    let first = *told.keys().next().unwrap();
+    let mut by_process: BTreeMap<u32, BTreeMap<(String, i32), u64>> = BTreeMap::new();
+    let is_process = |pid: &u32| rows.count(&[("pid", &pid.to_string())]) > 0;
+    let processes: Vec<u32> = told.keys().copied().filter(is_process).collect();
+    for (&thread, calls) in &told {
+        // A thread that is no process belongs to Python, the first child.
+        let process = if is_process(&thread) { thread } else { processes[1] };
+        let all = by_process.entry(process).or_default();
+        for (call, count) in calls {
+            *all.entry(call.clone()).or_default() += count;
+        }
+    }
+    by_process.remove(&first);
+    assert!(by_process.len() >= 5, "{by_process:?}");
+    for (pid, calls) in by_process {
+        let pid = pid.to_string();
+        let mut found: BTreeMap<(String, i32), u64> = BTreeMap::new();
+        for (row, count) in rows.0.iter().filter(|(row, _)| row["pid"] == pid) {
+            let key = (row["call"].clone(), row["errno"].parse().unwrap());
+            *found.entry(key).or_default() += count;
+        }
+        assert_eq!(found, calls, "process {pid}");
+        compared += calls.values().sum::<u64>();
+    }
+    assert!(compared > 3_000, "{compared}");
+}
+
+#[test]
+fn two_million_calls_are_counted_while_subscribers_come_and_go_and_processes_end() {
+    let Some(_guard) = alone() else { return };
+    let load = short_lives();
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["comm", "call", "count"]);
+    let other = agent.plan(&["pid", "errno", "count", "timed", "latency", "latency_histogram"]);
+    agent.want(&[&plan]);
+    let member = agent.join(Arc::clone(&plan));
+    let runner = thread::spawn(|| run_calls(&["getppid", "2", "1000000"]));
+    let mut parts = Vec::new();
+    while !runner.is_finished() {
+        agent.want(&[&plan, &other]);
+        let guest = agent.join(Arc::clone(&other));
+        thread::sleep(Duration::from_millis(130));
+        parts.push(agent.leave(&guest).0);
+        agent.want(&[&plan]);
+        thread::sleep(Duration::from_millis(30));
+    }
+    let pid = runner.join().unwrap();
+    let (rows, lost) = agent.end(&member);
+    drop(load);
+    assert_eq!(lost, 0);
+    assert_eq!(rows.count(&[("comm", &name()), ("call", "getppid")]), 2_000_000);
+    let of_guests: u64 = parts.iter().map(|part| part.count(&[("pid", &pid)])).sum();
+    assert!(of_guests > 0 && parts.len() > 1, "{of_guests} in {} parts", parts.len());
+    for part in &parts {
+        let of_pid = [("pid", pid.as_str())];
+        let timed = part.sum("timed", &of_pid);
+        assert_eq!(part.sum("latency_histogram", &of_pid), timed);
+        assert!(timed == 0 || part.sum("latency", &of_pid) / timed > 10);
+    }
+}
+
+#[test]
+fn each_call_has_its_latency_once_it_is_asked_for() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let fields = ["timed", "latency", "latency_least", "latency_greatest", "latency_histogram"];
+    let keys = ["pid", "call", "count"];
+    let plan = agent.plan(&keys.into_iter().chain(fields).collect::<Vec<_>>());
+    agent.want(&[&plan]);
+    let member = agent.join(plan);
+    let quick = run_calls(&["getppid", "2", "100000"]);
+    let sleeper = Command::new("/bin/sleep").arg("0.25").spawn().unwrap();
+    let slow = sleeper.id().to_string();
+    assert!(sleeper.wait_with_output().unwrap().status.success());
+    let (rows, lost) = agent.end(&member);
+    assert_eq!(lost, 0);
+    let of_quick = [("pid", quick.as_str()), ("call", "getppid")];
+    assert_eq!(rows.count(&of_quick), 200_000);
+    assert_eq!(rows.sum("timed", &of_quick), 200_000);
+    assert_eq!(rows.sum("latency_histogram", &of_quick), 200_000);
+    assert!(rows.sum("latency", &of_quick) > 200_000 * 10);
+    let of_slow = [("pid", slow.as_str()), ("call", "clock_nanosleep")];
+    assert_eq!((rows.count(&of_slow), rows.sum("timed", &of_slow)), (1, 1));
+    let slept = rows.sum("latency", &of_slow);
+    assert!((250_000_000..20_000_000_000).contains(&slept), "{slept}");
+    // One call: the sum, the shortest and the longest are the same.
+    for field in ["latency_least", "latency_greatest"] {
+        assert_eq!(rows.sum(field, &of_slow), slept, "{field}");
+    }
+}
+
+#[test]
+fn one_that_takes_the_place_of_another_gets_exactly_what_the_other_does_not() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["comm", "call", "count"]);
+    agent.want(&[&plan]);
+    let mut member = agent.join(Arc::clone(&plan));
+    let runner = thread::spawn(|| run_calls(&["getppid", "2", "500000"]));
+    let mut total = 0;
+    let mut generations = 0;
+    while !runner.is_finished() {
+        let queue = Arc::new(Queue::new(usize::MAX, || {}));
+        agent.probes.aggregates().read_now();
+        let subscriber = Subscriber {
+            plan: Arc::clone(&plan),
+            queue: Arc::clone(&queue),
+            latency: Duration::from_millis(1),
+        };
+        let id = agent.reader.replace(member.id, subscriber);
+        let before = std::mem::replace(&mut member, Member { id, queue, plan: Arc::clone(&plan) });
+        total += before.rows(&agent.kinds).0.count(&[("comm", &name()), ("call", "getppid")]);
+        generations += 1;
+        thread::sleep(Duration::from_millis(7));
+    }
+    runner.join().unwrap();
+    let (rows, lost) = agent.end(&member);
+    assert_eq!(lost, 0);
+    assert_eq!(total + rows.count(&[("comm", &name()), ("call", "getppid")]), 1_000_000);
+    assert!(generations > 3);
+}
+
+#[test]
+fn a_process_that_ran_for_some_milliseconds_is_still_told_with_its_name() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["pid", "comm", "call", "count"]);
+    agent.want(&[&plan]);
+    let member = agent.join(plan);
+    let mut pids = Vec::new();
+    for _ in 0..100 {
+        pids.push(run_calls(&["getppid", "1", "17"]));
+    }
+    // They are gone, and so are their keys, when this one runs.
+    thread::sleep(4 * EVERY);
+    run_calls(&["getppid", "1", "1"]);
+    let (rows, lost) = agent.end(&member);
+    assert_eq!(lost, 0);
+    let name = name();
+    for pid in pids {
+        let of_pid = [("pid", pid.as_str()), ("comm", &name), ("call", "getppid")];
+        assert_eq!(rows.count(&of_pid), 17, "process {pid}");
+        assert_eq!(rows.count(&[("pid", &pid), ("call", "exit_group")]), 1);
+    }
+}
+
+#[test]
+fn calls_for_which_there_is_no_room_are_counted_as_lost() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["comm", "count"]);
+    // Another one tells all calls apart, more than there is room for.
+    let wide = agent.plan(&["number", "count"]);
+    agent.want(&[&plan, &wide]);
+    let member = agent.join(Arc::clone(&plan));
+    run_calls(&["numbers", "4", "1000", "13000", "3"]);
+    let (rows, lost) = agent.end(&member);
+    let made = 4 * 12_000 * 3;
+    let counted = rows.count(&[("comm", &name())]);
+    assert!(lost > 0, "{counted} counted");
+    // Others make calls as well, for which there may be no room either.
+    assert!(counted <= made + 4 * 200, "{counted}");
+    assert!(counted + lost >= made, "{counted} + {lost}");
+}
+
+#[test]
+fn calls_by_the_32_bit_table_have_their_own_names() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let plan = agent.plan(&["pid", "call", "abi", "errno", "count"]);
+    agent.want(&[&plan]);
+    let member = agent.join(plan);
+    let pid = run_calls(&["int80", "5000"]);
+    let (rows, _) = agent.end(&member);
+    // 64 is getppid there, and semget in the 64-bit table.
+    let of_pid = [("pid", pid.as_str()), ("abi", "i386"), ("call", "getppid"), ("errno", "0")];
+    assert_eq!(rows.count(&of_pid), 5000);
+    assert_eq!(rows.count(&[("pid", &pid), ("call", "semget")]), 0);
+}
+
+#[test]
+fn what_nobody_wants_is_not_in_the_kernel() {
+    let Some(_guard) = alone() else { return };
+    let mut agent = Agent::start();
+    let idle = kernel::bpf_descriptors();
+    assert!(kernel::program_ids().is_empty());
+    let plan = agent.plan(&["pid", "count"]);
+    agent.want(&[&plan]);
+    let counting = kernel::program_ids();
+    // One where calls return, and one where threads end.
+    assert_eq!(counting.len(), 2);
+    let timed = agent.plan(&["pid", "errno", "latency"]);
+    agent.want(&[&plan, &timed]);
+    let (all, maps) = (kernel::program_ids(), kernel::map_ids());
+    assert!(all.is_superset(&counting), "what runs is not loaded anew");
+    assert_eq!(all.len(), 5);
+    agent.want(&[&plan]);
+    assert_eq!(kernel::program_ids(), counting);
+    agent.want(&[]);
+    assert!(kernel::program_ids().is_empty());
+    assert_eq!(kernel::bpf_descriptors(), idle);
+    let Agent { probes, reader, .. } = agent;
+    drop(probes);
+    reader.stop();
+    kernel::assert_gone(&all, &maps);
+    assert_eq!(syscall_stats::KIND, 20);
+}
