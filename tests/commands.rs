@@ -105,7 +105,7 @@ fn a_compiler_that_dies_is_a_refusal() {
 
 #[test]
 fn the_cases_of_every_shipped_policy_pass() {
-    for policy in ["exec-audit", "connect-watch", "file-watch"] {
+    for policy in ["exec-audit", "connect-watch", "file-watch", "syscall-profile"] {
         build(policy);
         let output = tipstaff(&["test", &format!("policies/{policy}")], root());
         assert!(

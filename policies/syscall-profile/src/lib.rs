@@ -1,0 +1,143 @@
+//! A live `strace -c` for the whole machine: system calls by process, with their errors and how long
+//! they take.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use tipstaff::{Counter, Counters, Event, Gap, On, Policy, Settings, metrics};
+
+mod errno;
+
+#[derive(Event)]
+#[event(kind = "syscall_stats", every = "5s")]
+struct Calls<'a> {
+    pid: u32,
+    comm: &'a str,
+    call: &'a str,
+    abi: &'a str,
+    errno: u16,
+    count: u64,
+    timed: Option<u64>,
+    latency: Option<u64>,
+    #[event(field = "proc.exe")]
+    exe: Option<&'a str>,
+}
+
+#[derive(Settings)]
+struct Rules {
+    /// What a process is told by: `comm` (the name of its first thread), `exe` (the file that it runs), or
+    /// `pid` (its number and name).
+    #[setting(default = "comm")]
+    by: String,
+    /// Processes that are told one by one. The others are counted together, as `other`.
+    #[setting(default = 20)]
+    processes: usize,
+}
+
+/// A process that has made no call for so long makes room for another.
+const FORGET_NS: u64 = 600_000_000_000;
+
+enum By {
+    Comm,
+    Exe,
+    Pid,
+}
+
+struct SyscallProfile {
+    by: By,
+    most: usize,
+    calls: Counters<2>,
+    errors: Counters<3>,
+    timed: Counters<2>,
+    latency: Counters<2>,
+    lost: Counter,
+    /// Processes that are told one by one, and when they made a call last.
+    known: BTreeMap<String, u64>,
+}
+
+impl Policy for SyscallProfile {
+    fn configure(settings: &[(String, String)]) -> Result<Self, String> {
+        let rules = Rules::read(settings)?;
+        let by = match rules.by.as_str() {
+            "comm" => By::Comm,
+            "exe" => By::Exe,
+            "pid" => By::Pid,
+            other => {
+                return Err(format!("setting `by` is {other:?}, expected comm, exe or pid"));
+            }
+        };
+        metrics::describe("syscalls_total", "System calls that returned.", "");
+        metrics::describe("syscall_errors_total", "System calls that failed, by error.", "");
+        metrics::describe("syscalls_timed_total", "System calls whose latency is known.", "");
+        metrics::describe(
+            "syscall_latency_nanoseconds_total",
+            "Time from entry to return of the system calls in syscalls_timed_total.",
+            "nanoseconds",
+        );
+        metrics::describe(
+            "syscalls_lost_total",
+            "System calls that were not counted by process, for want of room in the kernel's map.",
+            "",
+        );
+        Ok(Self {
+            by,
+            most: rules.processes,
+            calls: Counters::new("syscalls_total", ["process", "call"]),
+            errors: Counters::new("syscall_errors_total", ["process", "call", "errno"]),
+            timed: Counters::new("syscalls_timed_total", ["process", "call"]),
+            latency: Counters::new("syscall_latency_nanoseconds_total", ["process", "call"]),
+            lost: Counter::new("syscalls_lost_total", &[]),
+            known: BTreeMap::new(),
+        })
+    }
+
+    fn lost(&mut self, gap: Gap) {
+        self.lost.add(gap.lost);
+    }
+}
+
+impl On<Calls<'_>> for SyscallProfile {
+    fn on(&mut self, time_ns: u64, calls: Calls<'_>) {
+        let name = match self.by {
+            By::Comm => calls.comm.to_owned(),
+            By::Exe => calls.exe.unwrap_or("unknown").to_owned(),
+            By::Pid => format!("{} {}", calls.pid, calls.comm),
+        };
+        let process = if self.is_told_apart(&name, time_ns) { &name } else { "other" };
+        // A call of the 32-bit table is another one, whatever its name.
+        let compat = format!("{} (i386)", calls.call);
+        let call = if calls.abi == "native" { calls.call } else { &compat };
+        self.calls.add([process, call], calls.count);
+        if calls.errno != 0 {
+            let number = calls.errno.to_string();
+            let errno = errno::name(calls.errno).unwrap_or(&number);
+            self.errors.add([process, call, errno], calls.count);
+        }
+        if let (Some(timed), Some(latency)) = (calls.timed, calls.latency)
+            && timed > 0
+        {
+            self.timed.add([process, call], timed);
+            self.latency.add([process, call], latency);
+        }
+    }
+}
+
+impl SyscallProfile {
+    /// Whether this process has series of its own.
+    fn is_told_apart(&mut self, name: &str, time_ns: u64) -> bool {
+        if let Some(last) = self.known.get_mut(name) {
+            *last = time_ns;
+            return true;
+        }
+        if self.known.len() >= self.most {
+            self.known.retain(|_, last| time_ns.saturating_sub(*last) < FORGET_NS);
+        }
+        if self.known.len() >= self.most {
+            return false;
+        }
+        self.known.insert(name.to_owned(), time_ns);
+        true
+    }
+}
+
+tipstaff::export!(SyscallProfile: Calls<'_>; settings = Rules);
