@@ -17,7 +17,9 @@ use std::{
 
 use rustix::process::Signal;
 use support::{
-    PATIENCE, Tipstaff, can_probe, fixture, scrape, series, shipped, until,
+    PATIENCE, Tipstaff, can_probe, fixture, scrape, series,
+    shipped::shipped,
+    until,
     vm::{emulated, rounds},
 };
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    command::{check, compile, events, inspect, new, run, test},
+    command::{check, compile, events, inspect, new, plan, run, test},
     log::LogArgs,
 };
 
@@ -35,6 +35,7 @@ pub struct Cli {
 pub enum Command {
     Run(run::Args),
     Check(check::Args),
+    Plan(plan::Args),
     Events(events::Args),
     Inspect(inspect::Args),
     Test(test::Args),
@@ -50,6 +51,7 @@ impl Command {
         match self {
             Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
+            Self::Plan(args) => plan::run(args),
             Self::Events(args) => events::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Test(args) => test::run(args),

@@ -1,6 +1,8 @@
 //! What tests on the running kernel share.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
+#[path = "../support/shipped.rs"]
+pub mod shipped;
 #[path = "../support/vm.rs"]
 pub mod vm;
 
@@ -22,7 +24,7 @@ use tipstaff_runtime::{
     kind::{From, Kind, Repr},
     plan::{Filters, Pace, Union, Wanted},
     predicate::{Predicate, filter},
-    probe::{Coverage, Probes, RingSizes},
+    probe::{Coverage, Probes, Report, RingSizes},
     queue::Cause,
     record::{self, Span},
     source::{Item, Rings, Source as _},
@@ -85,6 +87,18 @@ fn expected_lacks(kind: u16) -> BTreeSet<&'static str> {
     .collect()
 }
 
+/// Expects these kinds to be seen as well as this kernel allows.
+pub fn assert_seen(report: &Report) {
+    for (&kind, report) in report {
+        let lacks: BTreeSet<&str> = match &report.coverage {
+            Coverage::Full => BTreeSet::new(),
+            Coverage::Partial(reasons) => reasons.split("; ").collect(),
+            other => panic!("kind {kind} is seen {other}: {report:?}"),
+        };
+        assert_eq!(lacks, expected_lacks(kind), "kind {kind}: {report:?}");
+    }
+}
+
 /// Whether this kernel shows what `io_uring` does; says so if not.
 pub fn sees_uring() -> bool {
     let sees = vm::release() >= (5, 19);
@@ -94,6 +108,11 @@ pub fn sees_uring() -> bool {
         );
     }
     sees
+}
+
+/// Whether this kernel shows within which call a thread ends (Linux 5.15).
+pub fn sees_ends() -> bool {
+    vm::release() >= (5, 15)
 }
 
 /// A word that asks for every field.
@@ -119,14 +138,7 @@ impl Recording {
     /// kernel allows.
     pub fn want(&mut self, kinds: &[u16]) {
         let wanted: Wanted = kinds.iter().map(|&kind| (kind, all_fields())).collect();
-        for (kind, report) in self.probes.apply(&wanted.into()).unwrap() {
-            let lacks: BTreeSet<&str> = match &report.coverage {
-                Coverage::Full => BTreeSet::new(),
-                Coverage::Partial(reasons) => reasons.split("; ").collect(),
-                other => panic!("kind {kind} is seen {other}: {report:?}"),
-            };
-            assert_eq!(lacks, expected_lacks(kind), "kind {kind}: {report:?}");
-        }
+        assert_seen(&self.probes.apply(&wanted.into()).unwrap());
     }
 
     /// Wants all fields of one kind, of the events that pass the filter of these conditions.

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a running `tipstaff`, a policy directory, and where to skip.
 
+pub mod shipped;
 pub mod vm;
 
 use std::{
@@ -22,14 +23,6 @@ pub fn can_probe(test: &str) -> bool {
     assert!(std::env::var_os("CI").is_none(), "{test}: kernel tests need root, also in CI");
     eprintln!("SKIPPED {test}: needs root to load eBPF programs");
     false
-}
-
-/// The path of a shipped policy, built by `make build`.
-pub fn shipped(name: &str) -> PathBuf {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/{name}.wasm"));
-    assert!(path.exists(), "{} is missing: run `make build`", path.display());
-    path
 }
 
 /// A `tipstaff` process, ended with the test.

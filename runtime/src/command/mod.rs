@@ -6,6 +6,7 @@ pub mod compile;
 pub mod events;
 pub mod inspect;
 pub mod new;
+pub mod plan;
 pub mod run;
 pub mod test;
 

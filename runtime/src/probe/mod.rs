@@ -19,6 +19,7 @@ mod family;
 mod handshake;
 mod kernel;
 mod losses;
+mod maps;
 mod mount;
 mod object;
 mod ring;
@@ -41,6 +42,7 @@ pub use aggregate::Aggregates;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use error::ProbeError;
 pub use losses::Losses;
+pub use maps::MapReport;
 pub use ring::Ring;
 pub use shared::{Hidden, RingSizes};
 
@@ -157,6 +159,24 @@ impl Probes {
             self.shared.ring(wire::URGENT)?,
             self.shared.ring(wire::BULK)?,
         ])
+    }
+
+    /// The maps that are there for what is wanted now.
+    #[must_use]
+    pub fn maps(&self) -> Vec<MapReport> {
+        let mut all: Vec<MapReport> = Vec::new();
+        for (key, loaded) in &self.loaded {
+            let object = match key {
+                Key::Family(index) => FAMILIES[*index].object,
+                Key::Tracepoint(_) => tracepoint::OBJECT,
+            };
+            for map in loaded.ebpf.iter().flat_map(|ebpf| maps::of(object, ebpf)) {
+                if !all.iter().any(|known| known.id == map.id) {
+                    all.push(map);
+                }
+            }
+        }
+        all
     }
 
     /// A handle for the readings of aggregated kinds.
