@@ -11,6 +11,7 @@
 //! | [`project`] | a record becomes a row, laid out as the policy asked |
 //! | [`batch`], [`feed`] | rows are collected, sorted by time, closed, and given to whoever asked for them |
 //! | [`reader`] | the one thread that does all of the above, by way of [`intake`] |
+//! | [`fold`] | rows of aggregated kinds are added up by the keys that were asked for |
 //! | [`decode`] | rows are printed, for `tipstaff events` |
 //! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
