@@ -57,8 +57,9 @@ fi
 case $goal in
 demo) packages "the demo makes connections with it" python3 ;;
 test)
-    packages "the tests compare with what these report" strace bpftool curl python3 procps iproute2 util-linux
+    packages "the tests compare with what these report" strace bpftool curl python3 python3-venv procps iproute2 util-linux
     packages "the tests run on other kernels in it" qemu-system-x86 busybox-static xz-utils
+    tools/languages.sh
     ;;
 lint)
     if ! cargo deny --version >/dev/null 2>&1; then

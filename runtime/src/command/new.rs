@@ -1,5 +1,7 @@
 //! `tipstaff new`: a folder with a policy that builds.
 
+mod language;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,14 +9,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use clap::ValueEnum;
 
 use super::Usage;
+use language::{CASES, Language, Template};
 
 /// Make a folder with a small policy that builds
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     tipstaff new shell-count --lang rust\n  \
+    tipstaff new shell-count --lang python\n  \
     tipstaff new shell-count --lang rust --sdk ~/tipstaff/sdk/rust")]
 pub struct Args {
     /// Name of the policy and of the folder: [a-z][a-z0-9-]*
@@ -27,51 +30,37 @@ pub struct Args {
     sdk: Option<PathBuf>,
 }
 
-/// A language that policies can be written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Language {
-    /// Rust, with `cargo` and the target wasm32-unknown-unknown.
-    Rust,
-}
-
-/// The files, with `NAME`, `TYPE` and `SDK` to be replaced.
-const RUST: &[(&str, &str)] = &[
-    ("Cargo.toml", include_str!("new/rust/Cargo.toml.in")),
-    (".cargo/config.toml", include_str!("new/rust/config.toml.in")),
-    ("src/lib.rs", include_str!("new/rust/lib.rs.in")),
-    ("cases/shell.jsonl", include_str!("new/rust/shell.jsonl.in")),
-    ("cases/shell.expected.jsonl", include_str!("new/rust/shell.expected.jsonl.in")),
-    ("README.md", include_str!("new/rust/README.md.in")),
-    (".gitignore", "/target\n"),
-];
-
 /// Makes it.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { name, lang: Language::Rust, sdk } = args;
+    let Args { name, lang, sdk } = args;
+    let template = lang.template();
     if !is_name(&name) {
         return Err(Usage::of(anyhow::anyhow!(
             "{name:?} is not a policy's name: expected [a-z][a-z0-9-]*, 64 bytes at most, and not a word of Rust"
         )));
     }
-    let sdk = find_sdk(sdk)?;
+    let sdk = find_sdk(template, sdk)?;
     let folder = Path::new(&name);
     ensure!(!folder.exists(), "{name} exists already: choose another name, or remove it");
     let Some(sdk_text) = sdk.to_str().filter(|path| !path.contains(['"', '\\', '\n'])) else {
-        bail!("the path of the SDK cannot be written into a TOML file: {}", sdk.display());
+        bail!("the path of the SDK cannot be written into a file of the policy: {}", sdk.display());
     };
-    for (path, template) in RUST {
-        let path = folder.join(path);
-        let text = template
-            .replace("{NAME}", &name)
+    let fill = |text: &str| {
+        text.replace("{NAME}", &name)
             .replace("{TYPE}", &type_name(&name))
-            .replace("{SDK}", sdk_text);
+            .replace("{SDK}", sdk_text)
+    };
+    for (path, text) in template.files.iter().chain(CASES) {
+        let path = folder.join(path);
+        let text = fill(text);
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(&path, text))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     println!(
-        "{name}/ is there. To build and test it:\n  cd {name}\n  cargo build --release\n  tipstaff test ."
+        "{name}/ is there. To build and test it:\n  cd {name}\n  {}\n  tipstaff test .",
+        fill(&template.build.join("\n  "))
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -95,14 +84,13 @@ fn type_name(name: &str) -> String {
     name.split('-').map(capital).collect()
 }
 
-fn find_sdk(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let is_sdk = |folder: &Path| {
-        folder.join("Cargo.toml").is_file() && folder.join("src/export.rs").is_file()
-    };
+fn find_sdk(template: &Template, given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let is_sdk = |folder: &Path| template.is_sdk(folder);
+    let where_it_is = template.sdk;
     if let Some(folder) = given {
         if !is_sdk(&folder) {
             let error = anyhow::anyhow!(
-                "{} is not the folder of the Rust SDK: expected one such as sdk/rust in a clone of Tipstaff",
+                "{} is not the folder of this language's SDK: expected one such as {where_it_is} in a clone of Tipstaff",
                 folder.display()
             );
             return Err(Usage::of(error));
@@ -110,10 +98,10 @@ fn find_sdk(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         return folder.canonicalize().with_context(|| folder.display().to_string());
     }
     let here = std::env::current_dir().context("cannot tell the current directory")?;
-    match here.ancestors().map(|folder| folder.join("sdk/rust")).find(|folder| is_sdk(folder)) {
+    match here.ancestors().map(|folder| folder.join(where_it_is)).find(|folder| is_sdk(folder)) {
         Some(folder) => Ok(folder),
         None => Err(Usage::of(anyhow::anyhow!(
-            "not inside a clone of Tipstaff: say with --sdk where its folder sdk/rust is"
+            "not inside a clone of Tipstaff: say with --sdk where its folder {where_it_is} is"
         ))),
     }
 }

@@ -13,6 +13,7 @@ use super::{
     deadline::Deadline,
     error::{CallError, Refusal},
     file,
+    host::wasi::{self, Wasi},
     limiter::Limiter,
     limits::Limits,
     ticker::Clocked,
@@ -58,7 +59,8 @@ pub fn interfaces(clocked: &Clocked, component: &Component) -> (Vec<String>, Vec
     (imports, exports)
 }
 
-/// What `describe` says, in an instance without any capability: whatever it calls traps.
+/// What `describe` says, in an instance without any capability: whatever it calls traps, but for the
+/// closed WASI, without which some languages do not start.
 pub fn describe(clocked: &Clocked, component: &Component) -> Result<String, Refusal> {
     let (_, exports) = interfaces(clocked, component);
     if !exports.iter().any(|name| name.starts_with(EXPORT)) {
@@ -71,6 +73,7 @@ pub fn describe(clocked: &Clocked, component: &Component) -> Result<String, Refu
     let mut linker = Linker::<Sandbox>::new(clocked.engine());
     let unusable =
         |error: wasmtime::Error| Refusal::Component(format!("does not fit this agent: {error:#}"));
+    wasi::link(&mut linker, component).map_err(unusable)?;
     linker.define_unknown_imports_as_traps(component).map_err(unusable)?;
     let pre = linker.instantiate_pre(component).map_err(unusable)?;
     let indices = GuestIndices::new(&pre).map_err(unusable)?;
@@ -97,4 +100,9 @@ pub fn describe(clocked: &Clocked, component: &Component) -> Result<String, Refu
 struct Sandbox {
     limiter: Limiter,
     deadline: Deadline,
+}
+
+/// What it writes goes nowhere.
+impl Wasi for Sandbox {
+    fn write(&mut self, _: bool, _: &[u8]) {}
 }

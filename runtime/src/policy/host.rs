@@ -6,6 +6,7 @@ mod kept;
 mod log;
 mod metrics;
 mod state;
+pub mod wasi;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
@@ -21,6 +22,8 @@ pub struct State {
     pub deadline: Deadline,
     outcome: PolicyOutcome,
     handles: ResourceTable,
+    stdout: wasi::Lines,
+    stderr: wasi::Lines,
 }
 
 impl State {
@@ -33,6 +36,8 @@ impl State {
             deadline: Deadline::new(limits.start_up, "start_up"),
             outcome,
             handles,
+            stdout: wasi::Lines::default(),
+            stderr: wasi::Lines::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     component, counts,
     error::{LoadError, Refusal},
     file::{self, Digest},
-    host::{self, PolicyOutcome, State},
+    host::{self, PolicyOutcome, State, wasi},
     instance::{Instance, Program},
     limits::MIN_MEMORY,
     ticker::Clocked,
@@ -109,8 +109,12 @@ impl Compiler {
         let component = component::compile(&self.clocked, &prepared.component)?;
         let (imports, exports) = component::interfaces(&self.clocked, &component);
         check_imports(&manifest.name, &imports)?;
-        let program = Program::new(&self.clocked, &self.linker, &component)
-            .map_err(|error| Refusal::Component(format!("does not fit this agent: {error:#}")))?;
+        let unfit = |error: wasmtime::Error| {
+            Refusal::Component(format!("does not fit this agent: {error:#}"))
+        };
+        let mut linker = self.linker.clone();
+        wasi::link(&mut linker, &component).map_err(unfit)?;
+        let program = Program::new(&self.clocked, &linker, &component).map_err(unfit)?;
         Ok(Loaded {
             path: path.to_owned(),
             manifest,
@@ -128,7 +132,7 @@ impl Compiler {
 fn check_imports(policy: &str, imports: &[String]) -> Result<(), Refusal> {
     for import in imports {
         let name = import.strip_prefix(PACKAGE).unwrap_or("").split('@').next().unwrap_or("");
-        if HARMLESS.contains(&name) {
+        if HARMLESS.contains(&name) || wasi::interface(import).is_some() {
             continue;
         }
         if name.starts_with(GUARD) {

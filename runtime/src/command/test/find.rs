@@ -44,14 +44,31 @@ pub fn find(given: &Path, cases: Option<PathBuf>) -> anyhow::Result<Found> {
 
 /// The file that was last built from a folder with source.
 fn built(folder: &Path) -> anyhow::Result<PathBuf> {
-    let manifest = folder.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).with_context(|| {
-        format!("{} is not the folder of a policy: no Cargo.toml", folder.display())
-    })?;
-    let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
-    let Some(name) = table.get("package").and_then(|package| package.get("name")?.as_str()) else {
-        bail!("{} names no package", manifest.display());
+    let has = |file: &str| folder.join(file).is_file();
+    if has("Cargo.toml") {
+        return built_by_cargo(folder);
+    }
+    let (name, build) = if has("pyproject.toml") {
+        (name(&folder.join("pyproject.toml"), "project")?, "python -m tipstaff build")
+    } else {
+        bail!("{} is not the folder of a policy: no Cargo.toml, pyproject.toml", folder.display());
     };
+    let file = folder.join("build").join(format!("{name}.wasm"));
+    ensure!(file.is_file(), "{name} is not built: cd {} && {build}", folder.display());
+    Ok(file)
+}
+
+/// The name that is given in a table of a TOML file.
+fn name(file: &Path, table: &str) -> anyhow::Result<String> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let parsed: toml::Table = text.parse().with_context(|| file.display().to_string())?;
+    let name = parsed.get(table).and_then(|table| table.get("name")?.as_str());
+    name.map(str::to_owned)
+        .with_context(|| format!("{}: `name` is missing in [{table}]", file.display()))
+}
+
+fn built_by_cargo(folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = name(&folder.join("Cargo.toml"), "package")?;
     let full = folder.canonicalize().with_context(|| folder.display().to_string())?;
     let crate_name = name.replace('-', "_");
     let candidates = full.ancestors().flat_map(|above| {

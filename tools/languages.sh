@@ -1,0 +1,14 @@
+#!/bin/bash
+# Installs the tool chains for policies in other languages, in the versions that the SDKs name, to
+# target/languages. Afterwards policies are built without the network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "languages: $*" >&2; }
+
+python=target/languages/python
+if ! "$python/bin/python" -c 'import componentize_py, tipstaff' 2>/dev/null; then
+    say "componentize-py, and the Python SDK as it is in this clone"
+    /usr/bin/python3 -m venv --clear "$python"
+    "$python/bin/pip" install --quiet --disable-pip-version-check -e sdk/python
+fi
