@@ -116,12 +116,13 @@ pub const EVERY_NS: u64 = 1_000_000_000;
 /// Time between two ticks, by aggregated kind.
 pub type Pace = BTreeMap<u16, u64>;
 
-/// The shortest time that any of these plans asks for.
+/// The shortest time that any of these plans asks for, and a second at most: so that processes that
+/// ended are still known when their sums are told, and make room.
 fn pace<'a>(plans: impl Iterator<Item = &'a Plan>) -> Pace {
     let mut pace = Pace::new();
     for bound in plans.flat_map(Plan::bound) {
         if let Some(fold) = &bound.fold {
-            let every = pace.entry(bound.kind).or_insert(u64::MAX);
+            let every = pace.entry(bound.kind).or_insert(EVERY_NS);
             *every = fold.every_ns().min(*every);
         }
     }

@@ -275,4 +275,10 @@ fn what_adds_up_is_asked_for_as_u64_and_a_histogram_as_bytes() {
     let fields = ["pid:u32", "errno:u32", "count:u64", "latency_histogram:bytes?"];
     let plan = bind_one("syscall_stats", &fields).unwrap();
     assert_eq!(pace([&plan].into_iter()).values().collect::<Vec<_>>(), [&EVERY_NS]);
+    for (every_ns, read_ns) in [(250_000_000, 250_000_000), (60_000_000_000, EVERY_NS)] {
+        let mut asked = subscription("syscall_stats", &fields);
+        asked.every_ns = Some(every_ns);
+        let plan = bind("p", &[asked], &Kinds::built_in(), &[]).unwrap();
+        assert_eq!(pace([&plan].into_iter()).values().collect::<Vec<_>>(), [&read_ns]);
+    }
 }

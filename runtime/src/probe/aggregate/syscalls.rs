@@ -107,7 +107,9 @@ impl Syscalls {
             }
         }
         self.remove(&ended, records);
-        self.idle = self.headers.keys().filter(|pid| !active.contains(pid)).copied().collect();
+        // Those for which there was no room among the processes have keys all the same.
+        let known = self.headers.keys().copied().chain(self.counts.keys().map(|key| key.pid));
+        self.idle = known.filter(|pid| !active.contains(pid)).collect();
         Ok(())
     }
 
