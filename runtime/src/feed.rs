@@ -73,7 +73,7 @@ impl Feed {
         Self {
             open: Open::new(plan.subscriptions.len(), spare),
             floor: cut,
-            groups: plan.subscriptions.iter().map(|_| Groups::default()).collect(),
+            groups: plan.subscriptions.iter().map(|_| Groups::new(cut)).collect(),
             spare: spare.clone(),
             plan,
             latency_ns,
@@ -97,6 +97,9 @@ impl Feed {
         lookup: &mut Lookup<'_>,
         now: u64,
     ) -> Result<(), Malformed> {
+        if let Some(fold) = &bound.fold {
+            return self.add(bound, fold, record, time, lookup, now);
+        }
         if time <= self.floor {
             return self.append_older(bound, record, time, lookup, now);
         }
@@ -104,9 +107,6 @@ impl Feed {
             && !filter.holds(record, lookup)?
         {
             return Ok(());
-        }
-        if let Some(fold) = &bound.fold {
-            return self.add(bound, fold, record, time, lookup, now);
         }
         bound.projection.append(record, lookup, self.open.rows(now))?;
         self.open.note(bound.index, time);
@@ -116,7 +116,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Adds a record of an aggregated kind to those of the same keys.
+    /// Adds a record of an aggregated kind to those of the same keys. Batches that were sealed since its
+    /// time for their size do not matter to it: who is in was in then.
     fn add(
         &mut self,
         bound: &Bound,
@@ -126,6 +127,18 @@ impl Feed {
         lookup: &mut Lookup<'_>,
         now: u64,
     ) -> Result<(), Malformed> {
+        let has_left = |(until, members, _): &(u64, Arc<[Member]>, Open)| {
+            time <= *until && !Arc::ptr_eq(members, &self.members)
+        };
+        if time <= self.after || self.members.is_empty() || self.sealed.iter().any(has_left) {
+            // It is for others, who are handed it as it is.
+            return self.append_older(bound, record, time, lookup, now);
+        }
+        if let Some(filter) = &bound.filter
+            && !filter.holds(record, lookup)?
+        {
+            return Ok(());
+        }
         if self.groups[usize::from(bound.index)].is_due_before(fold, time) {
             self.hand_over(bound, time, now);
         }
@@ -135,7 +148,8 @@ impl Feed {
     /// All records of a tick have come.
     pub fn tick(&mut self, bound: &Bound, time: u64, now: u64) {
         if let Some(fold) = &bound.fold
-            && time > self.floor
+            && time > self.after
+            && !self.members.is_empty()
             && self.groups[usize::from(bound.index)].is_due_at(fold, time)
         {
             self.hand_over(bound, time, now);
@@ -153,6 +167,10 @@ impl Feed {
                 bound.projection.shift_texts(&mut rows[to..], from, at);
             }
             self.open.note(bound.index, time);
+            if time <= self.sealed_until {
+                self.open.mark_late(to);
+                self.late += 1;
+            }
             if self.open.is_full() {
                 self.seal(self.open.last_ns());
             }

@@ -147,6 +147,10 @@ fn text(rows: &[u8], at: usize) -> Range<usize> {
     start..start + number(at + 4)
 }
 
+/// Most bytes of rows of one subscription: what is there is then handed over before its time. A policy
+/// may ask for rows once a day by keys that come and go, and this memory is not in its limits.
+const MOST_BYTES: usize = 4 << 20;
+
 /// The rows of one subscription that are being added up.
 #[derive(Debug, Default)]
 pub struct Groups {
@@ -160,11 +164,17 @@ pub struct Groups {
     time: u64,
     /// When rows were handed over last.
     began: u64,
-    /// Whether the source tells when a tick is over.
-    has_ticks: bool,
+    /// The last tick that the source told of; 0: it tells of none.
+    tick: u64,
 }
 
 impl Groups {
+    /// For records after this time.
+    #[must_use]
+    pub fn new(began: u64) -> Self {
+        Self { began, ..Self::default() }
+    }
+
     /// Adds the row of a record of this time.
     pub fn add(
         &mut self,
@@ -200,23 +210,24 @@ impl Groups {
         (!self.starts.is_empty()).then_some(self.time)
     }
 
-    /// Whether rows are due before a record of this time: a source that tells of no ticks shows them by
-    /// their times.
+    /// Whether rows have to be handed over before a record of this time is added. A source that tells of
+    /// no ticks shows them by the times of its records.
     #[must_use]
     pub fn is_due_before(&self, fold: &Fold, time: u64) -> bool {
-        !self.has_ticks && !self.starts.is_empty() && self.time < time && self.is_due(fold, time)
+        let is_over = self.tick == 0 && !self.starts.is_empty() && self.time < time;
+        is_over && self.is_due(fold, time, time - self.time) || self.rows.len() > MOST_BYTES
     }
 
     /// Whether rows are due at the end of a tick of this time.
     #[must_use]
     pub fn is_due_at(&mut self, fold: &Fold, time: u64) -> bool {
-        self.has_ticks = true;
-        self.is_due(fold, time)
+        let before = std::mem::replace(&mut self.tick, time).max(self.began);
+        self.is_due(fold, time, time.saturating_sub(before))
     }
 
-    /// Ticks are a little early or late.
-    fn is_due(&self, fold: &Fold, time: u64) -> bool {
-        time.saturating_sub(self.began) >= fold.every_ns - fold.every_ns / 8
+    /// Ticks are a little early or late: the one that is nearest is taken.
+    fn is_due(&self, fold: &Fold, time: u64, since_last_tick: u64) -> bool {
+        time.saturating_sub(self.began).saturating_add(since_last_tick / 2) >= fold.every_ns
     }
 
     /// Hands out the rows, each with its place in the bytes that its texts' places count from, and

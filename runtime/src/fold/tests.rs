@@ -226,3 +226,65 @@ fn a_sum_that_does_not_fit_stands_at_its_greatest_value() {
     watched.take(1_000, &once(2));
     assert_eq!(watched.rows()[0].2.0, u64::MAX);
 }
+
+#[test]
+fn another_policy_s_shorter_ticks_do_not_change_how_often_rows_come() {
+    let mut watched = Watched::new(&["pid"], 10_000);
+    for tick in 1..=40u64 {
+        // Never quite on time.
+        let time = tick * 1_000 + tick * 37 % 100;
+        watched.take(time, &once(1));
+        watched.tick(time);
+    }
+    let counts: Vec<u64> = watched.rows().into_iter().map(|(_, _, sums)| sums.0).collect();
+    assert_eq!(counts, [10, 10, 10, 10]);
+}
+
+#[test]
+fn rows_by_keys_without_end_are_handed_over_before_their_time() {
+    const KEYS: u32 = 100_000;
+    let mut watched = Watched::new(&["pid"], u64::MAX);
+    for pid in 0..KEYS {
+        watched.take(1_000, &Said { pid, ..once(1) });
+    }
+    watched.intake.deliver(u64::MAX / 2);
+    assert!(!watched.queue.is_empty(), "they do not wait for the end of time");
+    let rows = watched.rows();
+    assert_eq!(
+        (rows.len(), rows.iter().map(|row| row.2.0).sum()),
+        (KEYS as usize, u64::from(KEYS))
+    );
+}
+
+#[test]
+fn events_of_other_kinds_that_fill_batches_do_not_break_up_a_tick() {
+    let kinds = Kinds::built_in();
+    let mut stats = subscription(kinds.named("syscall_stats").unwrap(), ["pid", "count"]);
+    stats.every_ns = Some(1_000);
+    let exits = subscription(kinds.named("exit").unwrap(), ["pid"]);
+    let plan = Arc::new(bind_to_decode("test", &[stats, exits], &kinds).unwrap());
+    let mut watched = Watched::new(&["pid"], 1_000);
+    watched.intake = Intake::new(None);
+    let member = Member { id: MemberId(0), queue: Arc::clone(&watched.queue) };
+    watched.intake.join(&plan, 1, member, 0, false);
+    for time in 2_000..5_000 {
+        let kind = kinds.named("exit").unwrap();
+        let mut exit = Encoder::new(kind);
+        exit.number(kind.field("time").unwrap(), time).unwrap();
+        watched.intake.take(Item::Record(&exit.finish()));
+    }
+    // A reading of before, which comes behind them.
+    watched.take(1_500, &once(1));
+    watched.take(1_500, &Said { call: "write".into(), ..once(2) });
+    watched.tick(1_500);
+    watched.intake.flush();
+    let mut counts = Vec::new();
+    while let Some(delivery) = watched.queue.pop() {
+        counts.extend(
+            rows(&delivery.batch.bytes)
+                .filter(|row| row.subscription() == 0)
+                .map(|row| row.bytes.len()),
+        );
+    }
+    assert_eq!(counts.len(), 1, "one row for the process");
+}

@@ -152,6 +152,8 @@ impl<S: Source> Work<S> {
 
     /// Obeys; says whether it was told to stop.
     fn obey(&mut self, command: Command) -> bool {
+        // What was read for this command must be in before the cut.
+        self.drain_waiting();
         // Events up to now belong to who was there before.
         let cut = self.now();
         // What was lost so far is told to who was there, and not to who comes.
@@ -184,6 +186,16 @@ impl<S: Source> Work<S> {
             Command::Stop => return true,
         }
         false
+    }
+
+    /// Takes what waits now, but does not go on for ever.
+    fn drain_waiting(&mut self) {
+        const ROUNDS: usize = 16;
+        if self.source.is_live() {
+            let Self { source, intake, .. } = self;
+            let _ =
+                (0..ROUNDS).find(|_| source.drain(MOST_ITEMS, &mut |item| intake.take(item)).all);
+        }
     }
 
     fn finish(mut self) {
