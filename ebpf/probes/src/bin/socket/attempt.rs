@@ -222,7 +222,8 @@ pub fn returned(call: &Returned) {
                 attempt.settle(sock, true, 0);
             }
             let absent = attempt.record.header.absent & !connect::result;
-            attempt.record.header = task::header(connect::KIND, call.word);
+            // All of it, as in `started`: when the attempt ends, more may be wanted than now.
+            attempt.record.header = task::header(connect::KIND, u64::MAX);
             attempt.record.header.absent = absent;
             attempt.record.result = call.result;
             attempt.record.via = call.via;
