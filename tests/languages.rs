@@ -5,6 +5,7 @@ mod court;
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Mutex,
@@ -22,12 +23,14 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 #[derive(Clone, Copy)]
 enum Language {
     Python,
+    Javascript,
 }
 
 impl Language {
     const fn name(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::Javascript => "javascript",
         }
     }
 
@@ -41,6 +44,25 @@ impl Language {
                 command.args(["-m", "tipstaff", "build"]);
                 command
             }
+            Self::Javascript => {
+                // As `npm install` leaves it.
+                let installed = root().join("target/languages/javascript/node_modules");
+                assert!(
+                    installed.exists(),
+                    "{} is missing: tools/setup.sh test",
+                    installed.display()
+                );
+                let modules = folder.join("node_modules");
+                fs::create_dir_all(&modules).unwrap();
+                for entry in fs::read_dir(installed).unwrap() {
+                    let entry = entry.unwrap();
+                    let _ = symlink(entry.path(), modules.join(entry.file_name()));
+                }
+                let _ = symlink(root().join("sdk/javascript"), modules.join("tipstaff"));
+                let mut command = Command::new("node");
+                command.args(["node_modules/tipstaff/src/command.js", "build"]);
+                command
+            }
         };
         command.current_dir(folder);
         without_network(&mut command);
@@ -51,6 +73,7 @@ impl Language {
     const fn source(self) -> &'static str {
         match self {
             Self::Python => "policy.py",
+            Self::Javascript => "policy.js",
         }
     }
 }
@@ -115,6 +138,11 @@ fn a_new_policy_works(language: Language) {
 #[test]
 fn a_new_policy_in_python_builds_and_its_case_passes() {
     a_new_policy_works(Language::Python);
+}
+
+#[test]
+fn a_new_policy_in_javascript_builds_and_its_case_passes() {
+    a_new_policy_works(Language::Javascript);
 }
 
 #[test]

@@ -12,3 +12,12 @@ if ! "$python/bin/python" -c 'import componentize_py, tipstaff' 2>/dev/null; the
     /usr/bin/python3 -m venv --clear "$python"
     "$python/bin/pip" install --quiet --disable-pip-version-check -e sdk/python
 fi
+
+# Node 18 or later, as Debian 12 has it. Its npm is only needed to install.
+javascript=target/languages/javascript
+if [ ! -d "$javascript/node_modules/componentize-qjs" ]; then
+    say "componentize-qjs, as the JavaScript SDK wants it"
+    mkdir -p "$javascript"
+    cp sdk/javascript/package.json "$javascript/"
+    npm install --silent --prefix "$javascript"
+fi

@@ -18,6 +18,7 @@ use language::{CASES, Language, Template};
 #[command(after_help = "Examples:\n  \
     tipstaff new shell-count --lang rust\n  \
     tipstaff new shell-count --lang python\n  \
+    tipstaff new shell-count --lang javascript\n  \
     tipstaff new shell-count --lang rust --sdk ~/tipstaff/sdk/rust")]
 pub struct Args {
     /// Name of the policy and of the folder: [a-z][a-z0-9-]*

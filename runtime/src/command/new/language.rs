@@ -11,6 +11,8 @@ pub enum Language {
     Rust,
     /// Python, with Python 3.11 and componentize-py.
     Python,
+    /// JavaScript, with Node 18 and componentize-qjs.
+    Javascript,
 }
 
 /// What a new policy in one language is made of.
@@ -59,12 +61,25 @@ const PYTHON: Template = Template {
     ],
 };
 
+const JAVASCRIPT: Template = Template {
+    sdk: "sdk/javascript",
+    signs: &["package.json", "src/build.js"],
+    files: &[
+        ("package.json", include_str!("javascript/package.json.in")),
+        ("policy.js", include_str!("javascript/policy.js.in")),
+        ("README.md", include_str!("javascript/README.md.in")),
+        (".gitignore", "/build\n/node_modules\n"),
+    ],
+    build: &["npm install", "npx tipstaff build"],
+};
+
 impl Language {
     /// What a new policy is made of.
     pub const fn template(self) -> &'static Template {
         match self {
             Self::Rust => &RUST,
             Self::Python => &PYTHON,
+            Self::Javascript => &JAVASCRIPT,
         }
     }
 }

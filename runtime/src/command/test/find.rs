@@ -50,8 +50,19 @@ fn built(folder: &Path) -> anyhow::Result<PathBuf> {
     }
     let (name, build) = if has("pyproject.toml") {
         (name(&folder.join("pyproject.toml"), "project")?, "python -m tipstaff build")
+    } else if has("package.json") {
+        let file = folder.join("package.json");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let parsed: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        let name = parsed["name"].as_str().map(str::to_owned);
+        let name = name.with_context(|| format!("{}: `name` is missing", file.display()))?;
+        (name, "npx tipstaff build")
     } else {
-        bail!("{} is not the folder of a policy: no Cargo.toml, pyproject.toml", folder.display());
+        bail!(
+            "{} is not the folder of a policy: no Cargo.toml, pyproject.toml or package.json",
+            folder.display()
+        );
     };
     let file = folder.join("build").join(format!("{name}.wasm"));
     ensure!(file.is_file(), "{name} is not built: cd {} && {build}", folder.display());
