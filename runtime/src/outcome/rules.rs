@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    series::Label,
+    series::{Label, OVERFLOW},
     table::{MetricKind, Schema},
 };
 use crate::escape;
@@ -21,7 +21,7 @@ pub(super) const MAX_HELP: usize = 512;
 /// The agent's own metrics begin with this.
 pub const RESERVED_PREFIX: &str = "tipstaff_";
 /// Labels that the agent or the format uses.
-const RESERVED_LABELS: &[&str] = &["policy", "overflow", "le", "quantile"];
+const RESERVED_LABELS: &[&str] = &["policy", OVERFLOW, "le", "quantile"];
 
 /// Why a metric was refused. When it happens in `configure`, the policy does not load.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -33,6 +33,9 @@ pub enum Value {
     },
 }
 
+/// The label of a series that stands for those that there was no room for.
+pub(super) const OVERFLOW: &str = "overflow";
+
 #[derive(Debug)]
 pub(super) struct Series {
     /// What the table finds it by: the values of its labels.
@@ -155,6 +158,11 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    /// Whether it stands for series that there was no room for.
+    fn overflows(&self) -> bool {
+        matches!(&*self.series.labels, [(name, _)] if name == OVERFLOW)
+    }
+
     fn write(&self, to: impl Fn(&Cell)) {
         if self.series.touch() {
             to(&self.series.cell);
@@ -169,6 +177,12 @@ impl Handle {
 pub struct Counter(pub(super) Handle);
 
 impl Counter {
+    /// Whether it stands for series that there was no room for.
+    #[must_use]
+    pub fn overflows(&self) -> bool {
+        self.0.overflows()
+    }
+
     /// Adds `n`; stays at the largest number rather than to start again.
     pub fn add(&self, n: u64) {
         self.0.write(|cell| {
@@ -184,6 +198,12 @@ impl Counter {
 pub struct Gauge(pub(super) Handle);
 
 impl Gauge {
+    /// Whether it stands for series that there was no room for.
+    #[must_use]
+    pub fn overflows(&self) -> bool {
+        self.0.overflows()
+    }
+
     /// Sets the value.
     pub fn set(&self, value: f64) {
         self.0.write(|cell| {
@@ -208,6 +228,12 @@ impl Gauge {
 pub struct Histogram(pub(super) Handle);
 
 impl Histogram {
+    /// Whether it stands for series that there was no room for.
+    #[must_use]
+    pub fn overflows(&self) -> bool {
+        self.0.overflows()
+    }
+
     /// Counts a value. One that is not finite is ignored: it would spoil the sum for ever.
     pub fn observe(&self, value: f64) {
         if !value.is_finite() {

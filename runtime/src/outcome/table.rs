@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     MetricError,
-    series::{Cell, Handle, Label, Series, Value},
+    series::{Cell, Handle, Label, OVERFLOW, Series, Value},
 };
 
 /// Type of a metric.
@@ -375,7 +375,7 @@ impl Family {
 }
 
 fn overflow(schema: &Schema) -> Arc<Series> {
-    let labels = vec![("overflow".to_owned(), "true".to_owned())];
+    let labels = vec![(OVERFLOW.to_owned(), "true".to_owned())];
     Arc::new(Series::new(String::new(), labels, schema.cell()))
 }
 

@@ -49,6 +49,8 @@ pub struct PolicyOutcome {
     pub(super) log_rate: Arc<Mutex<Rate>>,
     /// Log lines that were too many.
     pub(super) log_limited: Counter,
+    /// Series of metrics that were too many.
+    pub(super) series_limited: Counter,
     /// What it keeps.
     pub(super) store: Arc<Mutex<Store>>,
     /// How much it may keep, in bytes.
@@ -87,17 +89,21 @@ impl Outcome {
             kept
         };
         let labels = PolicyLabels { policy: name.to_owned() };
-        let limit = LimitLabels { policy: name.to_owned(), limit: "state".to_owned() };
+        let limited = |limit: &str| {
+            let labels = LimitLabels { policy: name.to_owned(), limit: limit.to_owned() };
+            self.counts.limits_reached.get_or_create_owned(&labels)
+        };
         PolicyOutcome {
             name: name.into(),
             metrics: self.metrics.begin(name, limits.series),
             alerts: self.alerts.policy(name, kept.alert_rate),
             log_rate: kept.log_rate,
             log_limited: self.counts.log_lines_limited.get_or_create_owned(&labels),
+            series_limited: limited("series"),
             store: kept.store,
             store_limit: limits.state,
             store_bytes: self.counts.state.get_or_create_owned(&labels),
-            store_refused: self.counts.limits_reached.get_or_create_owned(&limit),
+            store_refused: limited("state"),
         }
     }
 

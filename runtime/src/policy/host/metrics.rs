@@ -9,6 +9,15 @@ use crate::{
     policy::bindings::tipstaff::policy::metrics,
 };
 
+impl State {
+    /// Counts a series that there was no room for.
+    fn note_overflow(&self, overflows: bool) {
+        if overflows {
+            self.outcome.series_limited.inc();
+        }
+    }
+}
+
 impl metrics::Host for State {
     fn describe(&mut self, name: String, text: String, unit: String) -> wasmtime::Result<()> {
         Ok(self.outcome.metrics.describe(Describe { name: &name, unit: &unit, help: &text })?)
@@ -21,7 +30,9 @@ impl metrics::HostCounter for State {
         name: String,
         labels: Vec<(String, String)>,
     ) -> wasmtime::Result<Resource<Counter>> {
-        Ok(self.handles.push(self.outcome.metrics.counter(name.as_str(), &labels)?)?)
+        let counter = self.outcome.metrics.counter(name.as_str(), &labels)?;
+        self.note_overflow(counter.overflows());
+        Ok(self.handles.push(counter)?)
     }
 
     fn add(&mut self, counter: Resource<Counter>, n: u64) -> wasmtime::Result<()> {
@@ -41,7 +52,9 @@ impl metrics::HostGauge for State {
         name: String,
         labels: Vec<(String, String)>,
     ) -> wasmtime::Result<Resource<Gauge>> {
-        Ok(self.handles.push(self.outcome.metrics.gauge(name.as_str(), &labels)?)?)
+        let gauge = self.outcome.metrics.gauge(name.as_str(), &labels)?;
+        self.note_overflow(gauge.overflows());
+        Ok(self.handles.push(gauge)?)
     }
 
     fn set(&mut self, gauge: Resource<Gauge>, value: f64) -> wasmtime::Result<()> {
@@ -67,11 +80,9 @@ impl metrics::HostHistogram for State {
         labels: Vec<(String, String)>,
         upper_bounds: Vec<f64>,
     ) -> wasmtime::Result<Resource<Histogram>> {
-        Ok(self.handles.push(self.outcome.metrics.histogram(
-            name.as_str(),
-            &labels,
-            &upper_bounds,
-        )?)?)
+        let histogram = self.outcome.metrics.histogram(name.as_str(), &labels, &upper_bounds)?;
+        self.note_overflow(histogram.overflows());
+        Ok(self.handles.push(histogram)?)
     }
 
     fn observe(&mut self, histogram: Resource<Histogram>, value: f64) -> wasmtime::Result<()> {
