@@ -185,7 +185,8 @@ fn run(program: &Path, folder: &Path, bytes: &[u8]) -> Result<Answer, Refusal> {
     errors.rewind()?;
     errors.take(ANSWER).read_to_end(&mut said)?;
     let said = String::from_utf8_lossy(&said);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    let says = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+    let last = said.lines().rfind(says).unwrap_or("it said nothing");
     Err(Refusal::Compiler(match status {
         None => format!("it took longer than {} s", WALL.as_secs()),
         Some(status) => {
