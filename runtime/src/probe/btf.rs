@@ -12,6 +12,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 /// Anonymous structs inside structs, and modifiers before types; deeper is a malformed file.
 const MAX_DEPTH: u32 = 32;
+/// Members that are looked at to find one, those of anonymous structs inside included. Kernels have
+/// hundreds; structs that hold themselves several times would have more than anyone can count.
+const MAX_MEMBERS: u32 = 1 << 16;
 
 const INT: u32 = 1;
 const POINTER: u32 = 2;
@@ -34,7 +37,7 @@ const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
 /// A parsed BTF blob.
-pub(super) struct Btf {
+pub struct Btf {
     bytes: Vec<u8>,
     /// Offset of each type by its number; number 0 is `void` and has none.
     types: Vec<usize>,
@@ -127,26 +130,29 @@ impl Btf {
     #[must_use]
     pub fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
         let ty = self.named(structure, &[STRUCT, UNION])?;
-        let bits = self.member_bits(ty, member, 0)?;
+        let bits = self.member_bits(ty, member, MAX_DEPTH, &mut { MAX_MEMBERS })?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Whether a struct, or a struct or union without a type name inside it, has such a member.
     #[must_use]
     pub fn has_member_within(&self, structure: &str, member: &str) -> bool {
-        self.named(structure, &[STRUCT, UNION]).is_some_and(|ty| self.within(ty, member, MAX_DEPTH))
+        self.named(structure, &[STRUCT, UNION])
+            .is_some_and(|ty| self.within(ty, member, MAX_DEPTH, &mut { MAX_MEMBERS }))
     }
 
-    fn within(&self, ty: Type, member: &str, depth: u32) -> bool {
+    fn within(&self, ty: Type, member: &str, depth: u32, left: &mut u32) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return false };
         (0..ty.entries()).map(|index| ty.offset + 12 + index * 12).any(|entry| {
+            let Some(rest) = left.checked_sub(1) else { return false };
+            *left = rest;
             let name = word(&self.bytes, entry).and_then(|name| self.string(name as usize));
             let inner = word(&self.bytes, entry + 4).and_then(|id| self.get(id));
             name == Some(member.as_bytes())
                 || inner.is_some_and(|inner| {
                     matches!(inner.kind(), STRUCT | UNION)
                         && inner.name == 0
-                        && self.within(inner, member, depth)
+                        && self.within(inner, member, depth, left)
                 })
         })
     }
@@ -203,11 +209,10 @@ impl Btf {
         })
     }
 
-    fn member_bits(&self, ty: Type, member: &str, depth: u32) -> Option<u32> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
+    fn member_bits(&self, ty: Type, member: &str, depth: u32, left: &mut u32) -> Option<u32> {
+        let depth = depth.checked_sub(1)?;
         (0..ty.entries()).map(|index| ty.offset + 12 + index * 12).find_map(|entry| {
+            *left = left.checked_sub(1)?;
             let name = self.string(word(&self.bytes, entry)? as usize)?;
             let mut bits = word(&self.bytes, entry + 8)?;
             if ty.has_bit_fields() {
@@ -218,7 +223,7 @@ impl Btf {
             }
             let inner = self.get(word(&self.bytes, entry + 4)?)?;
             let anonymous = name.is_empty() && matches!(inner.kind(), STRUCT | UNION);
-            anonymous.then(|| self.member_bits(inner, member, depth + 1)?.checked_add(bits))?
+            anonymous.then(|| self.member_bits(inner, member, depth, left)?.checked_add(bits))?
         })
     }
 
@@ -370,6 +375,14 @@ mod tests {
         let mut blob = Blob::default();
         blob.ty("loop", STRUCT, 1, 8).words(&[0, 1, 0]);
         assert_eq!(Btf::parse(blob.bytes()).unwrap().member_offset("loop", "a"), None);
+        // Three times: as many ways as 3 to the power of the depth.
+        let mut blob = Blob::default();
+        blob.ty("loop", STRUCT, 3, 8).words(&[0, 1, 0, 0, 1, 0, 0, 1, 0]);
+        blob.ty("", STRUCT, 3, 8).words(&[0, 2, 0, 0, 2, 0, 0, 2, 0]);
+        blob.ty("outer", STRUCT, 1, 8).words(&[0, 2, 0]);
+        let btf = Btf::parse(blob.bytes()).unwrap();
+        assert_eq!(btf.member_offset("loop", "a"), None);
+        assert!(!btf.has_member_within("outer", "a"));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 mod aggregate;
 mod attach;
-mod btf;
+pub mod btf;
 mod coverage;
 mod error;
 mod family;
