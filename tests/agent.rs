@@ -2,6 +2,7 @@
 //! accounted for.
 
 mod court;
+#[expect(dead_code, reason = "the tests with hostile policies use the rest")]
 mod support;
 
 use std::{
@@ -10,104 +11,20 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use court::guest::guest_with;
 use rustix::process::Signal;
 use support::{
-    PATIENCE, Tipstaff, can_probe, fixture, scrape, series,
+    PATIENCE, Tipstaff,
+    agent::{Agent, check_tally, tally_load},
+    can_probe, fixture, scrape, series,
     shipped::shipped,
     until,
     vm::{emulated, rounds},
 };
-use tempfile::TempDir;
-
-/// A running agent with a policy directory and a port for metrics.
-struct Agent {
-    tipstaff: Tipstaff,
-    policies: PathBuf,
-    metrics: String,
-    _directory: TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
-
-/// One agent at a time: each sees the load that is meant for another, and counts it.
-static ALONE: Mutex<()> = Mutex::new(());
-
-impl Agent {
-    /// Starts one with these policies, and these lines in its configuration.
-    fn start(policies: &[&Path], configuration: &str) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = tempfile::tempdir().expect("a directory");
-        let folder = directory.path().join("policies");
-        fs::create_dir(&folder).expect("a folder");
-        for policy in policies {
-            fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
-        }
-        let port =
-            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-        let metrics = format!("127.0.0.1:{port}");
-        let file = directory.path().join("tipstaff.toml");
-        // What a policy may do in one call on a real processor is too little on an emulated one.
-        let limits = if emulated() {
-            "[limits]\ncpu_per_call = \"5s\"\nstart_up = \"5s\"\ncpu_percent = 100\n"
-        } else {
-            ""
-        };
-        let text = format!(
-            "[agent]\nname = \"test\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{configuration}",
-            folder.display().to_string(),
-            directory.path().join("cache").display().to_string(),
-        );
-        fs::write(&file, text).expect("written");
-        let tipstaff =
-            Tipstaff::ready(&["run", "--format", "json", "--config", &file.display().to_string()]);
-        Self { tipstaff, policies: folder, metrics, _directory: directory, _alone: alone }
-    }
-
-    fn value(&self, name: &str, labels: &[&str]) -> u64 {
-        series(&scrape(&self.metrics), name, labels).unwrap_or(0)
-    }
-
-    fn drop_in(&self, policy: &Path) {
-        let name = policy.file_name().expect("a file");
-        let partial = self.policies.join(".partial");
-        fs::copy(policy, &partial).expect("copied");
-        fs::rename(partial, self.policies.join(name)).expect("renamed");
-    }
-
-    fn remove(&self, policy: &Path) {
-        fs::remove_file(self.policies.join(policy.file_name().expect("a file"))).expect("removed");
-    }
-}
-
-/// Removes the files /tally/0 to /tally/N-1, which do not exist, as fast as it can.
-fn tally_load(count: u64) -> JoinHandle<Duration> {
-    let run = move || {
-        let start = Instant::now();
-        for number in 0..count {
-            fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
-        }
-        start.elapsed()
-    };
-    thread::Builder::new().name("tally-load".into()).spawn(run).expect("a thread")
-}
-
-/// Waits until all of a load is accounted for, and checks that nothing is missing or doubled.
-fn check_tally(agent: &Agent, count: u64) {
-    let (events, lost) = until("all of the load is delivered or counted as lost", || {
-        let seen = scrape(&agent.metrics);
-        let events = series(&seen, "tally_events_total", &[])?;
-        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0);
-        (events + lost >= count).then_some((events, lost))
-    });
-    assert_eq!(events + lost, count, "{events} events and {lost} lost are not {count}");
-    if lost == 0 {
-        assert_eq!(agent.value("tally_sum_total", &[]), count * (count - 1) / 2);
-    }
-}
 
 #[test]
 fn a_policy_that_is_dropped_in_is_running_within_two_seconds() {
@@ -309,10 +226,8 @@ fn a_generation_that_fails_again_and_again_makes_way_for_the_last_good_one() {
     let good = fixture("heir");
     let agent = Agent::start(&[&good], "");
     let manifest = "name = \"heir\"\nversion = \"2\"\n[[subscribe]]\nevent = \"open\"\nfields = [\"pid:u32\"]\n";
-    let bad = court::HandMade { manifest, on_batch: "unreachable", ..court::HandMade::default() };
-    let partial = agent.policies.join(".partial");
-    fs::write(&partial, bad.bytes()).expect("written");
-    fs::rename(partial, agent.policies.join("heir.wasm")).expect("renamed");
+    let bad = "(func (export \"on-batch\") (param i32 i32) unreachable)";
+    agent.put("heir.wasm", &guest_with(manifest, bad));
     let entered = |state: &str| {
         let state = format!("state={state:?}");
         agent.value("tipstaff_transitions_total", &[r#"policy="heir""#, &state])

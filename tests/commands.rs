@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use court::{HandMade, build, root};
+use court::{build, guest::guest, root};
 use tipstaff_runtime::policy::{Compiler, Refusal, Workshop};
 
 const TIPSTAFF: &str = env!("CARGO_BIN_EXE_tipstaff");
@@ -43,14 +43,14 @@ fn inspect_reads_the_custom_section_and_runs_nothing() {
 #[test]
 fn inspect_asks_a_policy_without_a_section_and_prints_json() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("p.wasm"), HandMade::default().bytes()).unwrap();
+    fs::write(directory.path().join("p.wasm"), guest("hand-made", "")).unwrap();
     let output = tipstaff(&["inspect", "--format", "json", "p.wasm"], directory.path());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["manifest_from"], "describe");
     assert_eq!(
         said["subscriptions"][0]["fields"][0],
-        serde_json::json!({"name": "pid", "type": "u32", "optional": false})
+        serde_json::json!({"name": "path_given", "type": "text", "optional": false})
     );
     assert_eq!(said["imports"], serde_json::json!([]));
 }
@@ -82,9 +82,8 @@ fn what_the_compiler_child_refuses_is_told_as_it_is() {
     let cache = tempfile::tempdir().unwrap();
     let compiler = Compiler::new(cache.path(), Workshop::Child(TIPSTAFF.into())).unwrap();
     let load = |bytes: &[u8]| compiler.load_bytes(Path::new("p.wasm"), bytes).err().unwrap();
-    let endless =
-        HandMade { describe: "(loop $again (br $again)) i32.const 8", ..HandMade::default() };
-    let error = load(&endless.bytes()).to_string();
+    let endless = guest("endless", include_str!("hostile/loops-in-describe.wat"));
+    let error = load(&endless).to_string();
     assert!(error.starts_with("p.wasm: `describe` failed: it ran for "), "{error}");
     assert!(
         load(&wat::parse_str("(module)").unwrap())
@@ -97,8 +96,7 @@ fn what_the_compiler_child_refuses_is_told_as_it_is() {
 fn a_compiler_that_dies_is_a_refusal() {
     let cache = tempfile::tempdir().unwrap();
     let compiler = Compiler::new(cache.path(), Workshop::Child("/bin/false".into())).unwrap();
-    let error =
-        compiler.load_bytes(Path::new("p.wasm"), &HandMade::default().bytes()).err().unwrap();
+    let error = compiler.load_bytes(Path::new("p.wasm"), &guest("hand-made", "")).err().unwrap();
     assert!(matches!(error.reason, Refusal::Compiler(_)), "{error}");
     assert!(error.to_string().contains("exit status: 1"), "{error}");
 }

@@ -48,7 +48,7 @@ pub use counts::Numbers;
 pub use error::{CallError, LoadError, Reason, Refusal};
 pub use file::{Digest, MAX_FILE};
 pub use host::Outcome;
-pub use inspect::{Inspection, ManifestFrom, inspect};
+pub use inspect::{Inspection, ManifestFrom, inspect, inspect_bytes};
 pub use life::{Generation, Life};
 pub use limits::Limits;
 pub use load::{Compiler, Configured, Loaded};

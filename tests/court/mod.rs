@@ -1,8 +1,9 @@
 //! What several tests need: policies built from source, rows made by hand, and a place for output.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod guest;
+
 use std::{
-    fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Once},
@@ -149,80 +150,5 @@ pub fn batch(first: u64, paths: &[&str]) -> Arc<Batch> {
         events: vec![events],
         first_ns: first,
         last_ns: first + events - 1,
-    })
-}
-
-/// A policy written by hand, so that it can break every rule. Its parts are bodies of functions.
-pub struct HandMade<'a> {
-    pub manifest: &'a str,
-    /// An interface that it imports and does not use.
-    pub import: Option<&'a str>,
-    /// Result i32: where a pointer and a length are.
-    pub describe: &'a str,
-    /// Parameters: old address, old size, alignment, size. Result: an address.
-    pub realloc: &'a str,
-    /// Parameters: address and length.
-    pub on_batch: &'a str,
-}
-
-impl Default for HandMade<'_> {
-    fn default() -> Self {
-        Self {
-            manifest: "name = \"hand-made\"\nversion = \"1\"\n[[subscribe]]\nevent = \"exec\"\nfields = [\"pid:u32\"]\n",
-            import: None,
-            describe: "i32.const 8",
-            realloc: "i32.const 4096",
-            on_batch: "",
-        }
-    }
-}
-
-impl HandMade<'_> {
-    /// The component.
-    pub fn bytes(&self) -> Vec<u8> {
-        let Self { manifest, import, describe, realloc, on_batch } = self;
-        let import =
-            import.map_or(String::new(), |import| format!("(import \"{import}\" (instance))"));
-        let (at, size) = (1024, u32::try_from(manifest.len()).unwrap());
-        // For `describe`, from 8: address and length. For `configure`, from 16: ok, address, length.
-        let area: Vec<u8> =
-            [0, 0, at, size, 0, at, size].into_iter().flat_map(u32::to_le_bytes).collect();
-        let (area, manifest) = (escaped(&area), escaped(manifest.as_bytes()));
-        let text = format!(
-            r#"(component
-                {import}
-                (core module $m
-                    (memory (export "memory") 1)
-                    (data (i32.const 0) "{area}")
-                    (data (i32.const {at}) "{manifest}")
-                    (func $describe (export "describe") (result i32) {describe})
-                    (func (export "configure") (param i32 i32) (result i32) i32.const 16)
-                    (func $on-batch (export "on-batch") (param i32 i32) {on_batch})
-                    (func (export "realloc") (param i32 i32 i32 i32) (result i32) {realloc}))
-                (core instance $i (instantiate $m))
-                (alias core export $i "memory" (core memory $memory))
-                (alias core export $i "realloc" (core func $realloc))
-                (type $settings (list (tuple string string)))
-                (func $describe (result string)
-                    (canon lift (core func $i "describe") (memory $memory)))
-                (func $configure (param "settings" $settings) (result (result string (error string)))
-                    (canon lift (core func $i "configure") (memory $memory) (realloc $realloc)))
-                (func $on-batch (param "rows" (list u8))
-                    (canon lift (core func $i "on-batch") (memory $memory) (realloc $realloc)))
-                (instance $policy
-                    (export "describe" (func $describe))
-                    (export "configure" (func $configure))
-                    (export "on-batch" (func $on-batch)))
-                (export "tipstaff:policy/policy@0.1.0" (instance $policy)))"#
-        );
-        wat::parse_str(&text).unwrap()
-    }
-}
-
-/// Bytes as a string of the text format.
-fn escaped(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "\\{byte:02x}");
-        text
     })
 }

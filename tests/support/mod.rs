@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a running `tipstaff`, a policy directory, and where to skip.
 
+pub mod agent;
 pub mod shipped;
 pub mod vm;
 
@@ -87,6 +88,17 @@ impl Tipstaff {
             }
         }
         panic!("no line with {text:?} on standard output; log:\n{}", self.log.join("\n"))
+    }
+
+    /// Everything on standard error so far, without waiting for more.
+    pub fn log_so_far(&mut self) -> Vec<String> {
+        self.log.extend(self.errors.try_iter());
+        self.log.clone()
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal.

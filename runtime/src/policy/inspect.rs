@@ -36,15 +36,24 @@ pub fn inspect(
     path: &Path,
     load: impl FnOnce(&Path, &[u8]) -> Result<Loaded, LoadError>,
 ) -> Result<Inspection, LoadError> {
+    let bytes = file::read(path).map_err(|reason| LoadError { path: path.to_owned(), reason })?;
+    inspect_bytes(path, &bytes, load)
+}
+
+/// Inspects what was read from a file.
+pub fn inspect_bytes(
+    path: &Path,
+    bytes: &[u8],
+    load: impl FnOnce(&Path, &[u8]) -> Result<Loaded, LoadError>,
+) -> Result<Inspection, LoadError> {
     let refuse = |reason: Refusal| LoadError { path: path.to_owned(), reason };
-    let bytes = file::read(path).map_err(refuse)?;
-    file::check_magic(&bytes).map_err(refuse)?;
-    if let Some(text) = file::sections(&bytes).map_err(refuse)?.manifest {
+    file::check_magic(bytes).map_err(refuse)?;
+    if let Some(text) = file::sections(bytes).map_err(refuse)?.manifest {
         let manifest =
             text.parse().map_err(|error: crate::manifest::ManifestError| refuse(error.into()))?;
-        let component = component::encode(&bytes).map_err(refuse)?;
+        let component = component::encode(bytes).map_err(refuse)?;
         let (imports, exports) = file::interfaces(&component).map_err(refuse)?;
-        let (digest, size) = (Digest::of(&bytes), bytes.len());
+        let (digest, size) = (Digest::of(bytes), bytes.len());
         return Ok(Inspection {
             manifest,
             from: ManifestFrom::Section,
@@ -54,6 +63,6 @@ pub fn inspect(
             exports,
         });
     }
-    let Loaded { manifest, digest, size, imports, exports, .. } = load(path, &bytes)?;
+    let Loaded { manifest, digest, size, imports, exports, .. } = load(path, bytes)?;
     Ok(Inspection { manifest, from: ManifestFrom::Describe, digest, size, imports, exports })
 }

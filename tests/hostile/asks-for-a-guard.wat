@@ -1,0 +1,26 @@
+;; A component that wants to do something to processes, which nobody granted.
+(component
+    (import "tipstaff:policy/guard-signal@0.1.0" (instance))
+    (core module $m
+        (memory (export "memory") 1)
+        (data (i32.const 8) "\40\00\00\00\28\00\00\00")
+        (data (i32.const 64) "name = \22asks-for-a-guard\22\0aversion = \221\22\0a")
+        (func (export "describe") (result i32) i32.const 8)
+        (func (export "configure") (param i32 i32) (result i32) unreachable)
+        (func (export "on-batch") (param i32 i32))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))
+    (core instance $i (instantiate $m))
+    (alias core export $i "memory" (core memory $memory))
+    (alias core export $i "realloc" (core func $realloc))
+    (type $settings (list (tuple string string)))
+    (func $describe (result string)
+        (canon lift (core func $i "describe") (memory $memory)))
+    (func $configure (param "settings" $settings) (result (result string (error string)))
+        (canon lift (core func $i "configure") (memory $memory) (realloc $realloc)))
+    (func $on-batch (param "rows" (list u8))
+        (canon lift (core func $i "on-batch") (memory $memory) (realloc $realloc)))
+    (instance $policy
+        (export "describe" (func $describe))
+        (export "configure" (func $configure))
+        (export "on-batch" (func $on-batch)))
+    (export "tipstaff:policy/policy@0.1.0" (instance $policy)))

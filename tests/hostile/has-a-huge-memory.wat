@@ -1,0 +1,2 @@
+;; Asks for 4 GiB before it runs.
+(memory (export "memory") 65536)

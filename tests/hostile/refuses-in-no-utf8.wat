@@ -1,0 +1,4 @@
+;; Refuses its settings with a message that is not UTF-8.
+(data (i32.const 1024) "\01\00\00\00\10\04\00\00\04\00\00\00")
+(data (i32.const 1040) "\ff\fe\c0\80")
+(func (export "configure") (param i32 i32) (result i32) i32.const 1024)

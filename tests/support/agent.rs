@@ -1,0 +1,139 @@
+//! A running agent, and a load whose events are numbered.
+
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{Tipstaff, scrape, series, until, vm::emulated};
+
+/// A running agent with a policy directory and a port for metrics.
+pub struct Agent {
+    /// The process.
+    pub tipstaff: Tipstaff,
+    /// Its directory of policies.
+    pub policies: PathBuf,
+    /// Where it serves metrics.
+    pub metrics: String,
+    _directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// One agent at a time: each sees the load that is meant for another, and counts it.
+static ALONE: Mutex<()> = Mutex::new(());
+
+impl Agent {
+    /// Starts one with these policies, and these lines in its configuration.
+    pub fn start(policies: &[&Path], configuration: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().expect("a directory");
+        let folder = directory.path().join("policies");
+        fs::create_dir(&folder).expect("a folder");
+        for policy in policies {
+            fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
+        }
+        let port =
+            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let metrics = format!("127.0.0.1:{port}");
+        let file = directory.path().join("tipstaff.toml");
+        // What a policy may do in one call on a real processor is too little on an emulated one.
+        let limits = if emulated() {
+            "[limits]\ncpu_per_call = \"5s\"\nstart_up = \"5s\"\ncpu_percent = 100\n"
+        } else {
+            ""
+        };
+        let text = format!(
+            "[agent]\nname = \"test-{}\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{configuration}",
+            std::process::id(),
+            folder.display().to_string(),
+            directory.path().join("cache").display().to_string(),
+        );
+        fs::write(&file, text).expect("written");
+        let tipstaff = Tipstaff::ready(&[
+            "--log-format",
+            "json",
+            "run",
+            "--format",
+            "json",
+            "--config",
+            &file.display().to_string(),
+        ]);
+        Self { tipstaff, policies: folder, metrics, _directory: directory, _alone: alone }
+    }
+
+    /// The value of a series; 0 if there is none.
+    pub fn value(&self, name: &str, labels: &[&str]) -> u64 {
+        series(&scrape(&self.metrics), name, labels).unwrap_or(0)
+    }
+
+    /// Puts a file into its directory of policies.
+    pub fn drop_in(&self, policy: &Path) {
+        let name = policy.file_name().expect("a file").to_str().expect("UTF-8");
+        self.put(name, &fs::read(policy).expect("readable"));
+    }
+
+    /// Puts a file of that name and content into its directory of policies, whole from the beginning.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let partial = self.policies.join(".partial");
+        fs::write(&partial, bytes).expect("written");
+        fs::rename(partial, self.policies.join(name)).expect("renamed");
+    }
+
+    /// Takes a file out of its directory of policies.
+    pub fn remove(&self, policy: &Path) {
+        fs::remove_file(self.policies.join(policy.file_name().expect("a file"))).expect("removed");
+    }
+}
+
+/// Removes the files /tally/0 to /tally/N-1, which do not exist, as fast as it can.
+pub fn tally_load(count: u64) -> JoinHandle<Duration> {
+    let run = move || {
+        let start = Instant::now();
+        for number in 0..count {
+            fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
+        }
+        start.elapsed()
+    };
+    thread::Builder::new().name("tally-load".into()).spawn(run).expect("a thread")
+}
+
+/// Waits until all of a load is accounted for, and checks that nothing is missing or doubled.
+pub fn check_tally(agent: &Agent, count: u64) {
+    let (events, lost) = until("all of the load is delivered or counted as lost", || {
+        let seen = scrape(&agent.metrics);
+        let events = series(&seen, "tally_events_total", &[])?;
+        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0);
+        (events + lost >= count).then_some((events, lost))
+    });
+    assert_eq!(events + lost, count, "{events} events and {lost} lost are not {count}");
+    if lost == 0 {
+        assert_eq!(agent.value("tally_sum_total", &[]), count * (count - 1) / 2);
+    }
+}
+
+/// Numbered events at a rate that a healthy policy takes easily, until it is told to stop; how many.
+pub fn steady_load(stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..50 {
+                fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
+                number += 1;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        number
+    })
+}
