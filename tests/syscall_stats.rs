@@ -514,7 +514,9 @@ fn the_shipped_policy_says_how_many_calls_a_program_made() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let config = place.path().join("t.toml");
+    // Time enough also for an emulated processor.
     let settings = "agent.cache_dir = \"cache\"\n[policy.syscall-profile]\nlimits.series = 50_000\n\
+                    limits.cpu_per_call = \"10s\"\nlimits.cpu_percent = 100\nlimits.start_up = \"10s\"\n\
                     settings.processes = 5_000\n";
     fs::write(&config, settings).unwrap();
     let policy = kernel::shipped::shipped("syscall-profile");

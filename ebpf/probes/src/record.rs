@@ -115,11 +115,11 @@ extern "C" fn record_passes(filter: u32, slot: u32) -> u32 {
     };
     // SAFETY: a map value; the record in it belongs to the caller.
     let bytes = unsafe { (&raw const (*slot).bytes).cast::<u8>() };
-    filter.passes(|at| {
+    u32::from(filter.passes(|at| {
         let at = at_most!(at, SLOT_BYTES - 8);
         // SAFETY: within the buffer, as checked.
         unsafe { word_at(bytes.add(at)) }
-    }) as u32
+    }))
 }
 
 /// The 8 bytes at any address: the compiler would read them one by one, the kernel does not ask for

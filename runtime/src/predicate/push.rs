@@ -27,12 +27,18 @@ struct Leaf {
 /// Any of these conjunctions; `None`: everything.
 type Any = Option<Vec<Vec<Leaf>>>;
 
+/// Makes a condition what the kernel can test.
+struct Push {
+    /// Nothing was left out so far.
+    is_whole: bool,
+}
+
 /// The filter for events about which any of these conditions is; `None`: there is none that is worth
 /// it, or that has room for all of them.
 pub fn filter<'a>(conditions: impl IntoIterator<Item = &'a Predicate>) -> Option<Filter> {
     let mut all = Vec::new();
     for condition in conditions {
-        for conjunction in any(&condition.node, false)? {
+        for conjunction in (Push { is_whole: true }).any(&condition.node, false)? {
             if !all.contains(&conjunction) {
                 all.push(conjunction);
             }
@@ -45,42 +51,51 @@ impl Predicate {
     /// Whether the kernel tests all of it.
     #[must_use]
     pub fn is_pushed_whole(&self) -> bool {
-        let mut is_whole = filter([self]).is_some();
-        self.node.visit(&mut |compare| is_whole &= leaf(compare, false).is_some_and(|leaf| leaf.1));
-        is_whole
+        let mut push = Push { is_whole: true };
+        let any = push.any(&self.node, false);
+        push.is_whole && any.is_some_and(|any| encode(&any).is_some())
     }
 }
 
-fn any(node: &Node, negated: bool) -> Any {
-    match (node, negated) {
-        (Node::And(left, right), false) | (Node::Or(left, right), true) => {
-            match (any(left, negated), any(right, negated)) {
-                (None, one) | (one, None) => one,
-                (Some(left), Some(right)) => Some(both(left, right)),
+impl Push {
+    fn any(&mut self, node: &Node, negated: bool) -> Any {
+        match (node, negated) {
+            (Node::And(left, right), false) | (Node::Or(left, right), true) => {
+                match (self.any(left, negated), self.any(right, negated)) {
+                    (None, one) | (one, None) => one,
+                    (Some(left), Some(right)) => Some(self.both(left, right)),
+                }
+            }
+            (Node::Or(left, right), false) | (Node::And(left, right), true) => {
+                let (left, right) = (self.any(left, negated), self.any(right, negated));
+                let mut all = left?;
+                all.extend(right?);
+                let fits = tests(&all) <= MAX_TESTS;
+                self.is_whole &= fits;
+                fits.then_some(all)
+            }
+            (Node::Not(inner), _) => self.any(inner, !negated),
+            (Node::Compare(compare), _) => {
+                let leaf = leaf(compare, negated);
+                self.is_whole &= leaf.as_ref().is_some_and(|(_, is_whole)| *is_whole);
+                leaf.map(|(leaf, _)| vec![vec![leaf]])
             }
         }
-        (Node::Or(left, right), false) | (Node::And(left, right), true) => {
-            let mut all = any(left, negated)?;
-            all.extend(any(right, negated)?);
-            (tests(&all) <= MAX_TESTS).then_some(all)
-        }
-        (Node::Not(inner), _) => any(inner, !negated),
-        (Node::Compare(compare), _) => leaf(compare, negated).map(|(leaf, _)| vec![vec![leaf]]),
     }
-}
 
-/// Each of the one with each of the other; where that is too much, the shorter one alone, which lets
-/// more through.
-fn both(left: Vec<Vec<Leaf>>, right: Vec<Vec<Leaf>>) -> Vec<Vec<Leaf>> {
-    let each = |one: &Vec<Leaf>| {
-        let joined = |other: &Vec<Leaf>| one.iter().chain(other).cloned().collect();
-        right.iter().map(joined).collect::<Vec<Vec<Leaf>>>()
-    };
-    let all: Vec<Vec<Leaf>> = left.iter().flat_map(each).collect();
-    match (tests(&all) <= MAX_TESTS, tests(&left) <= tests(&right)) {
-        (true, _) => all,
-        (false, true) => left,
-        (false, false) => right,
+    /// Each of the one with each of the other; where that is too much, the shorter one alone, which
+    /// lets more through.
+    fn both(&mut self, left: Vec<Vec<Leaf>>, right: Vec<Vec<Leaf>>) -> Vec<Vec<Leaf>> {
+        let each = |one: &Vec<Leaf>| {
+            let joined = |other: &Vec<Leaf>| one.iter().chain(other).cloned().collect();
+            right.iter().map(joined).collect::<Vec<Vec<Leaf>>>()
+        };
+        let all: Vec<Vec<Leaf>> = left.iter().flat_map(each).collect();
+        if tests(&all) <= MAX_TESTS {
+            return all;
+        }
+        self.is_whole = false;
+        if tests(&left) <= tests(&right) { left } else { right }
     }
 }
 
