@@ -1,13 +1,18 @@
 //! What is kept of a policy's file: its component and its manifest, by the file's digest.
 
 use std::{
+    ffi::OsStr,
     fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    },
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use tempfile::NamedTempFile;
 
 use super::{COMPONENT, Prepared};
@@ -24,6 +29,9 @@ const MAX_CODE: u64 = 1 << 30;
 /// Most bytes that are kept of all files together: dozens of Python's, thousands of Rust's. What was
 /// written longest ago goes first, and is made anew if it is needed again.
 const KEPT: u64 = 2 << 30;
+
+/// Most files and directories in what a compiler leaves. Wasmtime makes a few.
+const MOST_LEFT: usize = 64;
 
 /// Directory of components and manifests, in the cache.
 pub const COMPONENTS: &str = "components";
@@ -95,50 +103,91 @@ impl Entry {
     }
 
     /// Takes over what a compiler left in its folder, with the manifest that it told. Makes room for
-    /// the next.
+    /// the next. The child is not trusted: no link of its is followed, and its files are copied, as
+    /// it may still have them open.
     pub fn take(&self, folder: &Path, manifest: &str) -> io::Result<()> {
-        let made = folder.join(CODE);
-        let code = only_file(&made)?;
-        let below = code.strip_prefix(&made).map_err(io::Error::other)?;
-        let to = self.cache.join(CODE).join(below);
-        // The child is not trusted to have made the code of its own policy: never over another's.
-        if !to.exists() {
+        let folder = open_in(CWD, folder.as_os_str(), OFlags::DIRECTORY)?;
+        let component = read_in(&folder, OsStr::new(COMPONENT))?;
+        let (below, mut code) = only_file(&folder)?;
+        let to = self.cache.join(CODE).join(&below);
+        // It may not have made the code of its own policy: never over another's.
+        if to.exists() {
+            code = Trust::code().read(&to, MAX_CODE).map_err(io::Error::other)?;
+        } else {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(to.parent().unwrap_or(Path::new("/")))?;
-            fs::set_permissions(&code, fs::Permissions::from_mode(0o600))?;
-            fs::rename(&code, &to)?;
+            replace(&to, &code)?;
         }
-        let digest = Digest::of(&fs::read(&to)?);
+        let digest = Digest::of(&code);
         replace(&self.code, format!("{digest} {}", below.display()).as_bytes())?;
-        replace(&self.component, &fs::read(folder.join(COMPONENT))?)?;
+        replace(&self.component, &component)?;
         replace(&self.manifest, manifest.as_bytes())?;
         prune(&self.cache.join(COMPONENTS), KEPT)
     }
 }
 
-/// The one file of compiled code below a directory. Wasmtime keeps notes beside it, whose names have
-/// a dot.
-fn only_file(directory: &Path) -> io::Result<PathBuf> {
-    let (mut directories, mut files) = (vec![directory.to_owned()], Vec::new());
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory)? {
+/// Opens what is in a directory, but not what a link there leads to, and without waiting.
+fn open_in(directory: impl AsFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty()).map_err(|error| {
+        io::Error::other(format!(
+            "what the compiler left, {}, cannot be used: {error}",
+            name.display()
+        ))
+    })
+}
+
+/// Reads a regular file in a directory.
+fn read_in(directory: impl AsFd, name: &OsStr) -> io::Result<Vec<u8>> {
+    let refused = |why: &str| {
+        Err(io::Error::other(format!("what the compiler left, {}, {why}", name.display())))
+    };
+    let file = fs::File::from(open_in(directory, name, OFlags::empty())?);
+    if !file.metadata()?.is_file() {
+        return refused("is no regular file");
+    }
+    let mut bytes = Vec::new();
+    if u64::try_from(file.take(MAX_CODE + 1).read_to_end(&mut bytes)?).is_ok_and(|n| n > MAX_CODE) {
+        return refused("is too large");
+    }
+    Ok(bytes)
+}
+
+/// The one file of compiled code in the compiler's folder, and where it is below [`CODE`]. Wasmtime
+/// keeps notes beside it, whose names have a dot.
+fn only_file(folder: &OwnedFd) -> io::Result<(PathBuf, Vec<u8>)> {
+    let top = open_in(folder, OsStr::new(CODE), OFlags::DIRECTORY)?;
+    let (mut directories, mut files, mut seen) = (vec![(PathBuf::new(), top)], Vec::new(), 0);
+    while let Some((below, directory)) = directories.pop() {
+        for entry in Dir::read_from(&directory)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                directories.push(entry.path());
-            } else if entry.file_type()?.is_file()
-                && !entry.file_name().as_encoded_bytes().contains(&b'.')
-            {
-                files.push(entry.path());
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            seen += 1;
+            if seen > MOST_LEFT {
+                return Err(io::Error::other("the compiler left too many files"));
+            }
+            let kind = FileType::from_raw_mode(
+                statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
+            );
+            if kind == FileType::Directory {
+                let inner = open_in(&directory, name, OFlags::DIRECTORY)?;
+                directories.push((below.join(name), inner));
+            } else if kind == FileType::RegularFile && !name.as_bytes().contains(&b'.') {
+                files.push((below.join(name), directory.try_clone()?));
             }
         }
     }
-    match (files.pop(), files.len()) {
-        (Some(file), 0) => Ok(file),
-        (_, others) => Err(io::Error::other(format!(
-            "the compiler left {} files of code, expected one",
-            others + usize::from(others > 0)
-        ))),
-    }
+    let [(below, directory)] = &files[..] else {
+        let found = files.len();
+        return Err(io::Error::other(format!(
+            "the compiler left {found} files of code, expected one"
+        )));
+    };
+    let bytes = read_in(directory, below.file_name().unwrap_or_default())?;
+    Ok((below.clone(), bytes))
 }
 
 /// Writes a file so that nobody sees half of it, also if two policies' files have the same contents.
@@ -171,7 +220,10 @@ fn prune(directory: &Path, kept: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        os::unix::fs::{PermissionsExt as _, symlink},
+        time::Duration,
+    };
 
     use super::*;
     use crate::policy::compile::{Workshop, directories, prepare};
@@ -221,7 +273,93 @@ mod tests {
     }
 
     fn only_code(cache: &Path) -> PathBuf {
-        only_file(&cache.join(CODE)).unwrap()
+        let (below, _) = only_file(&fs::File::open(cache).unwrap().into()).unwrap();
+        cache.join(CODE).join(below)
+    }
+
+    #[test]
+    fn what_a_compiler_leaves_that_is_no_plain_file_is_refused_at_once() {
+        let cache = tempfile::tempdir().unwrap();
+        let cache = cache.path();
+        directories(cache).unwrap();
+        let entry = Entry::new(cache, &Clocked::new(cache).unwrap(), Digest::of(b""));
+        let elsewhere = cache.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "secret").unwrap();
+        // What `leave` makes is taken, or refused with these words.
+        let take = |leave: &dyn Fn(&Path, &Path)| {
+            let folder = tempfile::tempdir_in(cache).unwrap();
+            let (component, code) = (folder.path().join(COMPONENT), folder.path().join(CODE));
+            leave(&component, &code);
+            entry.take(folder.path(), "").map_err(|error| error.to_string())
+        };
+        let file = |path: &Path| fs::write(path, "made").unwrap();
+        let link = |to: &Path, path: &Path| symlink(to, path).unwrap();
+        let fifo = |path: &Path| {
+            let mode = Mode::RUSR | Mode::WUSR;
+            rustix::fs::mknodat(CWD, path, FileType::Fifo, mode, 0).unwrap();
+        };
+        let folder_with = |path: &Path, make: &dyn Fn(&Path)| {
+            fs::create_dir(path).unwrap();
+            make(&path.join("file"));
+        };
+        let refused = |found: Result<(), String>, why: &str| {
+            let error = found.unwrap_err();
+            assert!(error.contains(why), "{error}");
+            assert!(!cache.join(CODE).join("file").exists() && !entry.component.exists());
+        };
+        refused(
+            take(&|component, code| {
+                link(Path::new("/dev/zero"), component);
+                folder_with(code, &file);
+            }),
+            "component.wasm, cannot be used",
+        );
+        refused(
+            take(&|component, code| {
+                fifo(component);
+                folder_with(code, &file);
+            }),
+            "component.wasm, is no regular file",
+        );
+        refused(
+            take(&|component, code| {
+                file(component);
+                link(&elsewhere, code);
+            }),
+            "code, cannot be used",
+        );
+        refused(
+            take(&|component, code| {
+                file(component);
+                folder_with(code, &|inside| link(&elsewhere.join("file"), inside));
+            }),
+            "left 0 files of code",
+        );
+        refused(
+            take(&|component, code| {
+                file(component);
+                folder_with(code, &fifo);
+            }),
+            "left 0 files of code",
+        );
+        refused(
+            take(&|component, code| {
+                file(component);
+                folder_with(code, &|inside| {
+                    for number in 0..=MOST_LEFT {
+                        file(&inside.with_file_name(number.to_string()));
+                    }
+                });
+            }),
+            "too many files",
+        );
+        take(&|component, code| {
+            file(component);
+            folder_with(code, &file);
+        })
+        .unwrap();
+        assert_eq!(fs::read(cache.join(CODE).join("file")).unwrap(), b"made");
     }
 
     #[test]
