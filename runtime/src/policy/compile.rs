@@ -199,27 +199,28 @@ fn memory(name: &str) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// Waits until the child ends; kills it when its time is over.
+/// Waits until the child ends. Kills it when its time is over, or when it cannot be waited for.
 fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    let descriptor = pidfd_open(pid, PidfdFlags::empty())?;
+    let ended = ends_in_time(child);
+    if matches!(ended, Ok(true)) {
+        return child.wait().map(Some);
+    }
+    child.kill()?;
+    child.wait()?;
+    ended.map(|_| None)
+}
+
+/// Waits until the child ends or its time is over. Whether it ended.
+fn ends_in_time(child: &Child) -> io::Result<bool> {
+    let descriptor = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let until = Instant::now() + WALL;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(
-            &mut [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)],
-            Some(&timeout),
-        ) {
-            Ok(0) => {
-                child.kill()?;
-                child.wait()?;
-                return Ok(None);
-            }
-            Ok(_) => return child.wait().map(Some),
+        let mut wanted = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
+        match poll(&mut wanted, Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
