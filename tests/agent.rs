@@ -25,6 +25,7 @@ use support::{
     until,
     vm::{emulated, rounds},
 };
+use tempfile::TempDir;
 
 #[test]
 fn a_policy_that_is_dropped_in_is_running_within_two_seconds() {
@@ -244,6 +245,87 @@ fn a_generation_that_fails_again_and_again_makes_way_for_the_last_good_one() {
         (agent.value("events_total", &[r#"policy="heir""#]) > before).then_some(())
     });
     assert!(agent.value("lost_total", &[r#"policy="heir""#]) > 0, "it is told what was lost");
+}
+
+/// Writes a policy made by hand into a directory.
+fn by_hand(directory: &TempDir, manifest: &str, text: &str) -> PathBuf {
+    let path = directory.path().join("hand-made.wasm");
+    fs::write(&path, guest_with(manifest, text)).expect("written");
+    path
+}
+
+#[test]
+fn a_generation_to_fall_back_to_gets_no_field_that_was_withheld_since() {
+    if !can_probe("a_generation_to_fall_back_to_gets_no_field_that_was_withheld_since") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    // It fails without its optional field, whose bit is the first of the row's.
+    let policy = by_hand(
+        &directory,
+        "name = \"hand-made\"\nversion = \"1\"\n[[subscribe]]\nevent = \"exec\"\nfields = [\"pid:u32\", \"uid:u32?\"]\n",
+        "(func (export \"on-batch\") (param i32 i32) (if (i32.and (i32.load offset=8 (local.get 0)) (i32.const 1)) (then unreachable)))",
+    );
+    let mut agent = Agent::start(&[&policy], "");
+    let run = || assert!(Command::new("true").status().expect("runs").success());
+    until("it takes events", || {
+        run();
+        (agent.value("tipstaff_rows_total", &[r#"policy="hand-made""#]) > 0).then_some(())
+    });
+    assert_eq!((agent.entered("loaded"), agent.entered("restarting")), (1, 0));
+    agent.configure("[policy.hand-made]\ndeny_fields = [\"uid\"]\n");
+    // The generation that it falls back to has the field no more than the one that failed.
+    until("both generations are in quarantine", || {
+        run();
+        (agent.entered("quarantined") == 2).then_some(())
+    });
+    let entered = ["loaded", "replaced", "restarting"].map(|state| agent.entered(state));
+    assert_eq!(entered, [3, 2, 8]);
+
+    // The same file once more is another try.
+    agent.drop_in(&policy);
+    until("it is tried again", || (agent.entered("loaded") == 4).then_some(()));
+    until("it runs again", || {
+        (agent.value("tipstaff_policies", &[r#"state="running""#]) == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_policy_ends_when_the_configuration_does_not_allow_it_any_more() {
+    if !can_probe("a_policy_ends_when_the_configuration_does_not_allow_it_any_more") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let manifest = format!(
+        "# {}\nname = \"hand-made\"\nversion = \"1\"\n[[subscribe]]\nevent = \"exec\"\nfields = [\"uid:u32\"]\n",
+        "long ".repeat(500)
+    );
+    let mut agent = Agent::start(&[&by_hand(&directory, &manifest, "")], "");
+    let runs = |agent: &Agent, runs: u64| {
+        until("it runs, or runs no more", || {
+            let running = agent.value("tipstaff_policies", &[r#"state="running""#]);
+            (running == runs).then_some(())
+        });
+    };
+    runs(&agent, 1);
+    let bad_setting = agent.configure("[policy.hand-made.settings]\nunknown = 1\n");
+    assert!(bad_setting.contains("goes on"), "{bad_setting}");
+    assert_eq!(agent.entered("removed"), 0);
+    let withdrawn = [
+        ("deny_fields = [\"uid\"]".to_owned(), "is withheld by"),
+        (format!("digest = [\"sha256:{}\"]", "0".repeat(64)), "its digest is"),
+        ("limits.file = \"1KiB\"".to_owned(), "its limit is 1024"),
+    ];
+    for (times, (line, why)) in (1..).zip(withdrawn) {
+        let said = agent.configure(&format!("[policy.hand-made]\n{line}\n"));
+        assert!(said.contains(why) && said.contains("does not allow it any more"), "{said}");
+        assert!(!said.contains("goes on"), "{said}");
+        assert_eq!(agent.entered("removed"), times);
+        runs(&agent, 0);
+        // Its file is looked at again when the configuration allows it.
+        agent.configure("");
+        runs(&agent, 1);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{Tipstaff, scrape, series, until, vm::emulated};
@@ -26,6 +28,7 @@ pub struct Agent {
     pub policies: PathBuf,
     /// Where it serves metrics.
     pub metrics: String,
+    configuration: PathBuf,
     _directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -60,16 +63,42 @@ impl Agent {
             directory.path().join("cache").display().to_string(),
         );
         fs::write(&file, text).expect("written");
-        let tipstaff = Tipstaff::ready(&[
-            "--log-format",
-            "json",
-            "run",
-            "--format",
-            "json",
-            "--config",
-            &file.display().to_string(),
-        ]);
-        Self { tipstaff, policies: folder, metrics, _directory: directory, _alone: alone }
+        // With a terminal, a hang-up would be the end of the agent.
+        let mut command = if fs::File::open("/dev/tty").is_ok() {
+            let mut command = Command::new("setsid");
+            command.arg(env!("CARGO_BIN_EXE_tipstaff"));
+            command
+        } else {
+            Command::new(env!("CARGO_BIN_EXE_tipstaff"))
+        };
+        command.args(["--log-format", "json", "run", "--format", "json", "--config"]).arg(&file);
+        let mut tipstaff = Tipstaff::start(command);
+        tipstaff.wait_for_log("ready");
+        Self {
+            tipstaff,
+            policies: folder,
+            metrics,
+            configuration: file,
+            _directory: directory,
+            _alone: alone,
+        }
+    }
+
+    /// Has the agent take over what it was started with and these lines. Returns what it said then.
+    pub fn configure(&mut self, lines: &str) -> String {
+        let text = fs::read_to_string(&self.configuration).expect("readable");
+        let as_started = text.split_once("# new").map_or(&*text, |(before, _)| before);
+        fs::write(&self.configuration, format!("{as_started}# new\n{lines}")).expect("written");
+        let said = self.tipstaff.log.len();
+        self.tipstaff.signal(Signal::HUP);
+        self.tipstaff.wait_for_log("configuration taken over");
+        self.tipstaff.log[said..].join("\n")
+    }
+
+    /// How often the policy made by hand came into this state.
+    pub fn entered(&self, state: &str) -> u64 {
+        let state = format!("state={state:?}");
+        self.value("tipstaff_transitions_total", &[r#"policy="hand-made""#, &state])
     }
 
     /// The value of a series; 0 if there is none.

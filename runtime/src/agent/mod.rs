@@ -205,9 +205,9 @@ impl Agent {
             probes: self.config.probes.clone(),
             ..new
         };
-        self.policies.reconfigure(&self.config);
         // What was refused may be accepted now.
         self.loader.load(self.policies.take_refused());
+        self.policies.reconfigure(&self.config);
         tracing::info!("configuration taken over");
     }
 }

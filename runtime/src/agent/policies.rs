@@ -18,7 +18,7 @@ use super::{
     sight::{Sight, Unseen},
 };
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Settings},
     feed::MemberId,
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
@@ -51,8 +51,9 @@ struct Active {
     plan: Arc<Plan>,
     member: MemberId,
     running: Running,
-    /// The last generation before this one that ran as it should, to fall back to.
-    good: Option<(Loaded, config::Policy)>,
+    /// The last generation before this one that ran as it should, to fall back to, and its settings.
+    /// What else the operator says of the policy counts as it is then.
+    good: Option<(Loaded, Settings)>,
 }
 
 /// What is there before anything is changed for a policy.
@@ -133,20 +134,21 @@ impl Policies {
         if names.is_empty() { Vec::new() } else { self.take_refused() }
     }
 
-    /// Gives policies whose section has changed their new settings and limits.
+    /// Gives policies whose section has changed their new settings and limits. One that may not run
+    /// as it is any more ends.
     pub fn reconfigure(&mut self, config: &Config) {
-        let changed: Vec<Loaded> = self
-            .active
-            .values()
-            .filter(|active| {
-                active.section != config.policy(&active.loaded.manifest.name)
-                    || active.latency != config.agent.latency
-            })
-            .map(|active| active.loaded.clone())
-            .collect();
-        for loaded in changed {
+        let changed = self.active.iter().filter_map(|(name, active)| {
+            let section = config.policy(name);
+            let is_changed = active.section != section || active.latency != config.agent.latency;
+            let has_other_limits = active.section.limits != section.limits;
+            is_changed.then(|| (name.clone(), active.loaded.clone(), has_other_limits))
+        });
+        for (name, loaded, has_other_limits) in changed.collect::<Vec<_>>() {
             let path = loaded.path.clone();
             if let Err(error) = self.try_admit(loaded, config) {
+                if error.is_withdrawn(has_other_limits) {
+                    self.remove(&name, "the configuration does not allow it any more");
+                }
                 self.refuse(path, &error);
             }
         }
@@ -161,12 +163,13 @@ impl Policies {
     /// policies' states and queues up to date.
     pub fn look(&mut self, config: &Config) {
         let bad = self.active.iter_mut().filter_map(|(name, active)| {
-            let (loaded, section) =
-                active.good.take_if(|_| active.running.life() == Life::Quarantined)?;
-            Some((name.clone(), loaded, section))
+            let is_bad = active.running.life_of_newest() == Some(Life::Quarantined);
+            let (loaded, settings) = active.good.take_if(|_| is_bad)?;
+            Some((name.clone(), loaded, settings))
         });
-        for (name, loaded, section) in bad.collect::<Vec<_>>() {
+        for (name, loaded, settings) in bad.collect::<Vec<_>>() {
             tracing::warn!(policy = name, "falling back to the last good generation");
+            let section = config::Policy { settings, ..config.policy(&name) };
             if let Err(error) = self.run(&name, loaded, section, config) {
                 tracing::error!(
                     policy = name,
@@ -228,6 +231,8 @@ impl Policies {
             if active.loaded.digest == loaded.digest
                 && active.section == section
                 && active.latency == config.agent.latency
+                // Else the file was put there again to try again.
+                && active.running.life_of_newest() != Some(Life::Quarantined)
             {
                 return Ok(());
             }
@@ -297,8 +302,7 @@ impl Policies {
             Life::Loaded,
             &format_args!("{}: {} bytes, {}", path(), loaded.size, loaded.digest),
         );
-        // What is allowed now, also for a generation that ran before.
-        let allowed = config.policy(name).digest;
+        let allowed = &section.digest;
         if !allowed.is_empty() && !allowed.contains(&loaded.digest.to_string()) {
             return Err(Refused::Digest {
                 path: path(),
@@ -343,7 +347,7 @@ impl Policies {
         let same_rows = active.plan.makes_the_same_rows(&plan)
             && active.latency == latency
             && active.section.limits.queue == section.limits.queue;
-        let was_good = active.running.life() == Life::Running;
+        let was = active.running.life_of_newest();
         let next = active.running.prepare(configured, same_rows)?;
         if let Some(queue) = next.queue().map(Arc::clone) {
             let subscriber = Subscriber { plan: Arc::clone(&plan), queue, latency };
@@ -351,12 +355,13 @@ impl Policies {
         }
         active.running.replace(next);
         (active.plan, active.latency) = (plan, latency);
-        let old = (
-            std::mem::replace(&mut active.loaded, loaded),
-            std::mem::replace(&mut active.section, section),
-        );
-        if was_good {
-            active.good = Some(old);
+        let loaded = std::mem::replace(&mut active.loaded, loaded);
+        let section = std::mem::replace(&mut active.section, section);
+        match was {
+            Some(Life::Running) => active.good = Some((loaded, section.settings)),
+            // What came now is put in its place, and not what was there before.
+            Some(Life::Quarantined) => active.good = None,
+            _ => {}
         }
         Ok(())
     }

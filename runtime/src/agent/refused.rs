@@ -3,7 +3,7 @@
 use crate::{
     config::Problems,
     plan,
-    policy::{Digest, LoadError},
+    policy::{Digest, LoadError, Refusal},
     probe::ProbeError,
 };
 
@@ -28,4 +28,21 @@ pub(super) enum Refused {
     Unseen { path: String, kind: String, reason: String },
     #[error("{path}: {source}")]
     Probe { path: String, source: ProbeError },
+}
+
+impl Refused {
+    /// Whether the operator does not allow any more what a running policy is or does, so that it must
+    /// not go on as it is. That it has too little of something is the operator's doing only if its
+    /// limits changed.
+    pub(super) fn is_withdrawn(&self, has_other_limits: bool) -> bool {
+        match self {
+            Self::Digest { .. } | Self::Plan { source: plan::Error::Withheld { .. }, .. } => true,
+            Self::Load(LoadError { reason, .. }) => {
+                has_other_limits
+                    && (matches!(reason, Refusal::TooLittleMemory { .. })
+                        || reason.limit().is_some())
+            }
+            _ => false,
+        }
+    }
 }

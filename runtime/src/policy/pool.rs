@@ -165,7 +165,14 @@ impl Running {
     /// How the policy is.
     #[must_use]
     pub fn life(&self) -> Life {
-        self.slot.life()
+        self.slot.life().0
+    }
+
+    /// How the newest generation is; nothing while it waits for its turn.
+    #[must_use]
+    pub fn life_of_newest(&self) -> Option<Life> {
+        let (life, number) = self.slot.life();
+        (number == self.generation.number()).then_some(life)
     }
 
     /// What was counted about the policy, over all its generations.

@@ -44,8 +44,9 @@ pub(super) struct Slot {
     /// Processor time that it took so far, in nanoseconds, as the pool reckons it to be fair.
     pub served: AtomicU64,
     work: Mutex<Work>,
-    /// How the policy was after its last turn, for those who do not wait for a turn.
-    life: AtomicU8,
+    /// How the policy was after its last turn, for those who do not wait for a turn: the number of the
+    /// generation, and in the lowest byte its life.
+    life: AtomicU64,
     orders: Mutex<Orders>,
 }
 
@@ -88,6 +89,7 @@ impl Slot {
         let Next { generation, plan, counts, instance, queue: _, metrics, since: now } = first;
         metrics.commit();
         generation.enters(Life::Running, &plan.runs());
+        let life = packed(&generation, Life::Running);
         Self {
             turn: AtomicU8::new(0),
             served: AtomicU64::new(0),
@@ -107,7 +109,7 @@ impl Slot {
                 next: VecDeque::new(),
                 used: Duration::ZERO,
             }),
-            life: AtomicU8::new(Life::Running as u8),
+            life: AtomicU64::new(life),
             orders: Mutex::default(),
         }
     }
@@ -120,9 +122,10 @@ impl Slot {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the policy was after its last turn.
-    pub fn life(&self) -> Life {
-        Life::from_number(self.life.load(Ordering::Acquire))
+    /// How the policy was after its last turn, and the number of its generation then.
+    pub fn life(&self) -> (Life, u32) {
+        let [life, number @ .., _, _, _] = self.life.load(Ordering::Acquire).to_le_bytes();
+        (Life::from_number(life), u32::from_le_bytes(number))
     }
 
     /// Asks for an end: what waits is delivered until then.
@@ -151,12 +154,17 @@ impl Slot {
             }
             None => work.turn(),
         };
-        self.life.store(work.life as u8, Ordering::Release);
+        self.life.store(packed(&work.generation, work.life), Ordering::Release);
         // A turn without a call took time as well.
         let used = u64::try_from(work.used.as_nanos()).unwrap_or(u64::MAX).max(1000);
         self.served.fetch_add(used, Ordering::Relaxed);
         after
     }
+}
+
+/// For [`Slot::life`].
+fn packed(generation: &Generation, life: Life) -> u64 {
+    u64::from(generation.number()) << 8 | u64::from(life as u8)
 }
 
 impl Work {
