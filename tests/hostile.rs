@@ -347,10 +347,10 @@ fn an_import_that_is_not_granted_is_refused_with_the_lines_that_would_grant_it()
         "{error}"
     );
     let text = include_str!("hostile/asks-for-a-guard.wat");
-    let other = text.replace("tipstaff:policy/guard-signal@0.1.0", "wasi:cli/environment@0.2.0");
+    let other = text.replace("tipstaff:policy/guard-signal@0.1.0", "example:other/thing@0.2.0");
     assert!(
         message(&guest("", &other))
-            .starts_with("imports `wasi:cli/environment@0.2.0`, which this agent does not have")
+            .starts_with("imports `example:other/thing@0.2.0`, which this agent does not have")
     );
 }
 
