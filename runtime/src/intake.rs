@@ -1,6 +1,6 @@
 //! What the reader does with each record: it keeps the process table and puts rows into the
 //! batches of every feed that asked for the kind. Nothing here blocks, does I/O, or allocates for
-//! an event other than fork, exec and exit.
+//! an event other than fork, exec and exit; records of aggregated kinds take memory by their keys.
 
 use std::{mem::offset_of, sync::Arc};
 

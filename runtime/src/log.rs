@@ -66,11 +66,11 @@ enum Message {
     End,
 }
 
-/// Begins to log.
-pub fn start(args: &LogArgs) -> Log {
+/// Begins to log, at the usual level if no other is asked for.
+pub fn start(args: &LogArgs, usual: &'static str) -> Log {
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
-        (false, 0) => "info",
+        (false, 0) => usual,
         (false, 1) => "debug",
         (false, _) => "trace",
     };
