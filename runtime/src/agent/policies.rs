@@ -248,12 +248,15 @@ impl Policies {
         section: config::Policy,
         config: &Config,
     ) -> Result<(), Refused> {
-        let prepared = self.prepare(loaded, section, config)?;
-        let result = self
-            .apply_with(&prepared)
-            .and_then(|()| self.put_in(name, prepared, config.agent.latency));
+        let result = self.prepare(loaded, section, config).and_then(|prepared| {
+            self.apply_with(&prepared)?;
+            self.put_in(name, prepared, config.agent.latency)
+        });
         // What the earlier generation alone, or one that is refused, had asked for is not wanted.
         self.apply();
+        if !self.active.contains_key(name) {
+            self.outcome.forget(name);
+        }
         result
     }
 

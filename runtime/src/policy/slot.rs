@@ -88,6 +88,7 @@ impl Slot {
     pub fn new(first: Next, queue: Arc<Queue>) -> Self {
         let Next { generation, plan, counts, instance, queue: _, metrics, since: now } = first;
         metrics.commit();
+        plan.outcome.takes_over();
         generation.enters(Life::Running, &plan.runs());
         let life = packed(&generation, Life::Running);
         Self {
@@ -328,6 +329,7 @@ impl Work {
             &format_args!("replaced by generation {}", generation.number()),
         );
         metrics.commit();
+        plan.outcome.takes_over();
         let gaps = mem::take(&mut self.lost);
         self.lost = self.plan.translate(gaps, &plan);
         self.tick = plan.tick();

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 /// Commands of bpf(2).
@@ -25,6 +25,9 @@ const INFO_BYTES: u32 = 224;
 /// Offset of `recursion_misses` (u64).
 const RECURSION_MISSES: usize = 208;
 
+/// Types of maps that have a value for each CPU: hash, array, hash that forgets.
+const PER_CPU: [u64; 3] = [5, 6, 10];
+
 /// The start of `union bpf_attr` for this command.
 #[repr(C)]
 struct InfoAttributes {
@@ -36,15 +39,22 @@ struct InfoAttributes {
 /// How often the program was due and was not run, because it, or another on the same kind of hook,
 /// was running on that CPU. 0 before Linux 5.12, which does not count.
 pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut info = [0_u64; INFO_BYTES as usize / 8];
+    let mut found = [0_u64; INFO_BYTES as usize / 8];
+    info(program, &mut found)?;
+    Ok(found[RECURSION_MISSES / 8])
+}
+
+/// What the kernel says of an object, as far as there is room. All of it is zero before.
+fn info(object: BorrowedFd<'_>, found: &mut [u64]) -> io::Result<()> {
+    found.fill(0);
     let mut attributes = InfoAttributes {
-        fd: program.as_raw_fd().cast_unsigned(),
-        length: INFO_BYTES,
-        info: info.as_mut_ptr() as u64,
+        fd: object.as_raw_fd().cast_unsigned(),
+        length: u32::try_from(size_of_val(found)).unwrap_or(0),
+        info: found.as_mut_ptr() as u64,
     };
-    // SAFETY: `attributes` is what the command takes, of the size given; `info` points at
-    // INFO_BYTES writable bytes that live until after the call, and `length` says so. The kernel
-    // writes no more than that, and reads pointers in `info`, all of which are null.
+    // SAFETY: `attributes` is what the command takes, of the size given; `info` points at `length`
+    // writable bytes that live until after the call. The kernel writes no more than that, and reads
+    // pointers in `info`, all of which are null.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -53,10 +63,7 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
             size_of::<InfoAttributes>(),
         )
     };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(info[RECURSION_MISSES / 8])
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The part of `union bpf_attr` for commands on one key.
@@ -99,12 +106,21 @@ pub struct Table {
 }
 
 impl Table {
-    /// The map of this descriptor. `key` and `value` are the sizes that it was made with, `cpus` the
-    /// number of values that it has for each key: all possible CPUs for a per-CPU map, else 1.
-    #[must_use]
-    pub fn new(map: OwnedFd, key: usize, value: usize, cpus: usize) -> Self {
-        let value = if cpus > 1 { value.next_multiple_of(8) * cpus } else { value };
-        Self { map, key, value, keys: Vec::new(), values: Vec::new(), has_batches: true }
+    /// The map of this descriptor, if its keys and values have these sizes. `cpus`: all possible CPUs, a
+    /// per-CPU map has a value for each.
+    pub fn new(map: OwnedFd, key: usize, value: usize, cpus: usize) -> io::Result<Self> {
+        // Type, id, sizes of key and value.
+        let mut found = [0_u64; 2];
+        info(map.as_fd(), &mut found)?;
+        let halves = |word: u64| (word & 0xffff_ffff, word >> 32);
+        let ((ty, _), sizes) = (halves(found[0]), halves(found[1]));
+        if sizes != (key as u64, value as u64) {
+            let message =
+                format!("keys and values of {sizes:?} bytes, expected {:?}", (key, value));
+            return Err(io::Error::other(message));
+        }
+        let value = if PER_CPU.contains(&ty) { value.next_multiple_of(8) * cpus } else { value };
+        Ok(Self { map, key, value, keys: Vec::new(), values: Vec::new(), has_batches: true })
     }
 
     /// Hands out every key with its value, or values. What is put in or taken out meanwhile may be
@@ -138,7 +154,7 @@ impl Table {
                 ..BatchAttributes::default()
             };
             // SAFETY: `attributes` is what the command takes. `keys` and `values` have room for `count`
-            // entries of the sizes that the map was made with, which `new` was told; `from` and `to`
+            // entries of the sizes that the map was made with, as `new` has checked, for all possible CPUs; `from` and `to`
             // hold at least a key, which is more than what the kernel keeps there. All live until after
             // the call.
             let result = unsafe { call(MAP_LOOKUP_BATCH, &mut attributes) };

@@ -47,6 +47,10 @@ pub struct PolicyOutcome {
     pub(super) alerts: PolicyAlerts,
     /// How many log lines it may write.
     pub(super) log_rate: Arc<Mutex<Rate>>,
+    /// How many alerts, which the generations share, too.
+    alert_rate: Arc<Mutex<Rate>>,
+    /// How many of each this generation may have, once it runs.
+    own_rates: (Rate, Rate),
     /// Log lines that were too many.
     pub(super) log_limited: Counter,
     /// Series of metrics that were too many.
@@ -74,15 +78,12 @@ impl Outcome {
         let log_rate = Rate::new(limits.log_lines_per_minute, limits.log_lines_burst);
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = if let Some(kept) = all.get(name) {
-            for (rate, new) in [(&kept.alert_rate, &alert_rate), (&kept.log_rate, &log_rate)] {
-                rate.lock().unwrap_or_else(PoisonError::into_inner).limit_to(new);
-            }
             kept.clone()
         } else {
-            let shared = |rate| Arc::new(Mutex::new(rate));
+            let shared = |rate: &Rate| Arc::new(Mutex::new(rate.clone()));
             let kept = Kept {
-                alert_rate: shared(alert_rate),
-                log_rate: shared(log_rate),
+                alert_rate: shared(&alert_rate),
+                log_rate: shared(&log_rate),
                 store: Arc::default(),
             };
             all.insert(name.to_owned(), kept.clone());
@@ -96,8 +97,10 @@ impl Outcome {
         PolicyOutcome {
             name: name.into(),
             metrics: self.metrics.begin(name, limits.series),
-            alerts: self.alerts.policy(name, kept.alert_rate),
+            alerts: self.alerts.policy(name, Arc::clone(&kept.alert_rate)),
+            alert_rate: kept.alert_rate,
             log_rate: kept.log_rate,
+            own_rates: (alert_rate, log_rate),
             log_limited: self.counts.log_lines_limited.get_or_create_owned(&labels),
             series_limited: limited("series"),
             store: kept.store,
@@ -107,10 +110,22 @@ impl Outcome {
         }
     }
 
-    /// Forgets a policy that is gone.
+    /// Forgets a policy that is gone, or that did not come to run.
     pub fn forget(&self, name: &str) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.counts.state.remove(&PolicyLabels { policy: name.to_owned() });
         self.metrics.remove(name);
+    }
+}
+
+impl PolicyOutcome {
+    /// The generation takes over: from now on its own limits count, which until then were those of the
+    /// one before it.
+    pub(in crate::policy) fn takes_over(&self) {
+        for (rate, own) in
+            [(&self.alert_rate, &self.own_rates.0), (&self.log_rate, &self.own_rates.1)]
+        {
+            rate.lock().unwrap_or_else(PoisonError::into_inner).limit_to(own);
+        }
     }
 }

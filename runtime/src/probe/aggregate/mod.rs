@@ -34,15 +34,14 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Entries that a map gets here.
 pub(super) fn entries(map: &Sized) -> u32 {
-    let bytes = map.value.next_multiple_of(8) * cpus();
+    let bytes = map.value.next_multiple_of(8) * cpus().unwrap_or(1);
     map.most.min(u32::try_from(MOST_BYTES / bytes).unwrap_or(u32::MAX))
 }
 
 /// Values that a per-CPU map has for each key.
-fn cpus() -> usize {
-    aya::util::nr_cpus().map_err(|(_, error)| error).unwrap_or_else(|error| {
-        tracing::error!(%error, "the number of possible processors is not known");
-        thread::available_parallelism().map_or(1, usize::from)
+fn cpus() -> io::Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| {
+        io::Error::new(error.kind(), format!("the number of possible processors ({path}): {error}"))
     })
 }
 

@@ -63,8 +63,8 @@ impl Syscalls {
     /// Takes the maps that this object has.
     pub(super) fn open(&mut self, ebpf: &Ebpf) -> io::Result<()> {
         let key = size_of::<CallKey>();
-        open(ebpf, CALLS, key, size_of::<u64>(), cpus(), &mut self.calls)?;
-        open(ebpf, LATENCIES, key, size_of::<Latency>(), cpus(), &mut self.latencies)?;
+        open(ebpf, CALLS, key, size_of::<u64>(), cpus()?, &mut self.calls)?;
+        open(ebpf, LATENCIES, key, size_of::<Latency>(), cpus()?, &mut self.latencies)?;
         open(ebpf, PROCESSES, 4, HEADER, 1, &mut self.processes)?;
         open(ebpf, TICK, 4, 8, 1, &mut self.tick)
     }
@@ -287,7 +287,7 @@ fn open(
         return Ok(());
     };
     let descriptor = data.fd().as_fd().try_clone_to_owned()?;
-    *table = Some(Table::new(descriptor, key, value, cpus));
+    *table = Some(Table::new(descriptor, key, value, cpus)?);
     Ok(())
 }
 
