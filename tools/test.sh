@@ -8,5 +8,3 @@ cargo test --release -- --test-threads=2
 for policy in policies/*/; do
     target/release/tipstaff test "target/policies/$(basename "$policy").wasm" --cases "$policy/cases"
 done
-# The kernel tests once more, on other kernels.
-tools/test-vm.sh
