@@ -17,8 +17,10 @@ use crate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What an agent goes through is news; what a command does on the way to its output is not.
-    let usual = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    // What an agent goes through is news, and what a policy logs in a test; what other commands do on
+    // the way to their output is not.
+    let usual =
+        if matches!(cli.command, Command::Run(_) | Command::Test(_)) { "info" } else { "warn" };
     // The compiler child gives up its rights thread by thread: it has only the one.
     let log = (!matches!(cli.command, Command::Compile(_))).then(|| log::start(&cli.log, usual));
     let result = cli.command.run();
