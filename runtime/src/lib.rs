@@ -15,6 +15,7 @@
 //! | [`decode`] | rows are printed, for `tipstaff events` |
 //! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
+//! | [`guard`] | what policies ask to be denied: rules and tables |
 //! | [`sink`] | where it goes: standard output, Prometheus |
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
 #![deny(unsafe_code)]
@@ -29,6 +30,7 @@ pub mod enrich;
 pub mod escape;
 pub mod feed;
 pub mod fold;
+pub mod guard;
 pub mod intake;
 pub mod kind;
 pub mod manifest;
