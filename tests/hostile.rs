@@ -25,7 +25,11 @@ use support::{
     agent::{Agent, check_tally, steady_load},
     can_probe, fixture, scrape, series,
 };
-use tipstaff_runtime::policy::{Reason, Refusal};
+use tipstaff_runtime::{
+    config::{Config, Flags},
+    guard::{Grant, Mode},
+    policy::{Reason, Refusal},
+};
 
 /// What becomes of a hostile policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,13 +345,29 @@ fn what_is_no_policy_is_named() {
 
 #[test]
 fn an_import_that_is_not_granted_is_refused_with_the_lines_that_would_grant_it() {
-    let error = message(&hostile("asks-for-a-guard"));
-    assert!(
-        error.ends_with("[policy.asks-for-a-guard]\n    grants = [\"guard-signal\"]"),
-        "{error}"
-    );
+    let court = Court::new();
+    let bytes = hostile("asks-for-a-guard");
+    let loaded = court.compiler.load_bytes(Path::new("policy.wasm"), &bytes).unwrap();
+    let mut section = Config::load(None, &Flags::default()).unwrap().policy("asks-for-a-guard");
+    let refused = |section: &_, mode| {
+        loaded.check_grants(section, mode).err().map(|error| error.reason.to_string())
+    };
+    let lines = "[policy.asks-for-a-guard]\n    grants = [\"guard-network\"]";
+    let error = refused(&section, Mode::Observe).unwrap();
+    assert!(error.ends_with(lines), "{error}");
+    section.grants.push(Grant::Network);
+    assert_eq!(refused(&section, Mode::Audit), None);
+    // Where it may act, it has to be this very file.
+    let error = refused(&section, Mode::Enforce).unwrap();
+    let digest = loaded.digest.to_string();
+    assert!(error.contains(&format!("{lines}\n    digest = [\"{digest}\"]\n")), "{error}");
+    section.digest.push(digest);
+    assert_eq!(refused(&section, Mode::Enforce), None);
+    section.digest.clear();
+    section.unpinned = true;
+    assert_eq!(refused(&section, Mode::Enforce), None);
     let text = include_str!("hostile/asks-for-a-guard.wat");
-    let other = text.replace("tipstaff:policy/guard-signal@0.1.0", "example:other/thing@0.2.0");
+    let other = text.replace("tipstaff:policy/guard-network@0.1.0", "example:other/thing@0.2.0");
     assert!(
         message(&guest("", &other))
             .starts_with("imports `example:other/thing@0.2.0`, which this agent does not have")

@@ -14,8 +14,8 @@
 //! | [`fold`] | rows of aggregated kinds are added up by the keys that were asked for |
 //! | [`decode`] | rows are printed, for `tipstaff events` |
 //! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
+//! | [`guard`] | what policies may have done to the machine, within the limits of the operator |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
-//! | [`guard`] | what policies ask to be denied: rules and tables |
 //! | [`sink`] | where it goes: standard output, Prometheus |
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
 #![deny(unsafe_code)]

@@ -51,6 +51,6 @@ pub use host::Outcome;
 pub use inspect::{Inspection, ManifestFrom, inspect, inspect_bytes};
 pub use life::{Generation, Life};
 pub use limits::Limits;
-pub use load::{Compiler, Configured, Loaded};
+pub use load::{Compiler, Configured, Loaded, grants};
 pub use pool::{Pool, Running};
 pub use succession::Next;

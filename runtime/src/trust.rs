@@ -20,11 +20,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
+    fs::{AtFlags, Dir, FileType, Mode as FileMode, OFlags, Stat},
     io::Errno,
 };
 
-use crate::escape;
+use crate::{escape, guard::Mode};
 
 /// Most symbolic links on one path, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -143,9 +143,13 @@ impl fmt::Display for Trust {
 }
 
 impl Trust {
-    /// In observe mode: root, and the user who started the agent, be it through sudo.
+    /// For what decides how far the agent goes in this mode: root, and where nothing is done to any
+    /// process also the user who started the agent, be it through sudo.
     #[must_use]
-    pub fn observe() -> Self {
+    pub fn of(mode: Mode) -> Self {
+        if mode > Mode::Observe {
+            return Self::owners(vec![0]);
+        }
         let user = rustix::process::getuid();
         let mut owners = vec![0, user.as_raw()];
         // Only sudo or root itself can have set this for root.
@@ -206,7 +210,7 @@ impl Trust {
         if let Some(parent) = missing.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             self.directory(parent)?;
         }
-        match rustix::fs::mkdir(missing, Mode::RWXU) {
+        match rustix::fs::mkdir(missing, FileMode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => self.open_directory(path).map(drop),
             Err(error) => Err(TrustError::io(path, "make the directory", error)),
         }
@@ -362,7 +366,7 @@ fn push_front(rest: &mut VecDeque<OsString>, path: &Path) {
 }
 
 fn open_at(parent: impl AsFd, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, FileMode::empty())
 }
 
 fn stat(fd: &OwnedFd, path: &Path) -> Result<Stat, TrustError> {

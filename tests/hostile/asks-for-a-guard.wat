@@ -1,6 +1,6 @@
-;; A component that wants to do something to processes, which nobody granted.
+;; A component that wants to do something to connections, which nobody granted.
 (component
-    (import "tipstaff:policy/guard-signal@0.1.0" (instance))
+    (import "tipstaff:policy/guard-network@0.1.0" (instance))
     (core module $m
         (memory (export "memory") 1)
         (data (i32.const 8) "\40\00\00\00\28\00\00\00")

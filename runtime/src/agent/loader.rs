@@ -10,9 +10,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
+    guard::Mode,
     policy::{Compiler, LoadError, Loaded, MAX_FILE},
     trust::{Trust, TrustError},
 };
+
+/// A file to be loaded under these rules, and the number of the request.
+type Request = (PathBuf, u64, Trust);
 
 /// What became of a file.
 pub(super) struct Answer {
@@ -34,7 +38,7 @@ pub(super) enum FileError {
 
 /// See the module's documentation. The threads end when it is dropped.
 pub(super) struct Loader {
-    requests: Sender<(PathBuf, u64)>,
+    requests: Sender<Request>,
     /// For each file that is being loaded, the number of the last request: older answers say what
     /// the file was before.
     pending: BTreeMap<PathBuf, u64>,
@@ -47,14 +51,11 @@ impl Loader {
         let (requests, requested) = unbounded();
         let (answers, answered) = unbounded();
         for number in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let (compiler, requested, answers): (
-                Compiler,
-                Receiver<(PathBuf, u64)>,
-                Sender<Answer>,
-            ) = (compiler.clone(), requested.clone(), answers.clone());
+            let (compiler, requested, answers): (Compiler, Receiver<Request>, Sender<Answer>) =
+                (compiler.clone(), requested.clone(), answers.clone());
             thread::Builder::new().name(format!("loader-{number}")).spawn(move || {
-                for (path, number) in requested {
-                    let result = load(&compiler, &path);
+                for (path, number, trust) in requested {
+                    let result = load(&compiler, &path, &trust);
                     if answers.send(Answer { path, number, result }).is_err() {
                         return;
                     }
@@ -64,14 +65,15 @@ impl Loader {
         Ok((Self { requests, pending: BTreeMap::new(), asked: 0 }, answered))
     }
 
-    /// Loads these files. The answers come in any order.
-    pub fn load(&mut self, paths: Vec<PathBuf>) {
+    /// Loads these files if nobody can change them who may not in this mode. The answers come in any
+    /// order.
+    pub fn load(&mut self, paths: Vec<PathBuf>, mode: Mode) {
         self.asked += 1;
         for path in paths {
             self.asked += 1;
             self.pending.insert(path.clone(), self.asked);
             // The threads live as long as `self`.
-            let _ = self.requests.send((path, self.asked));
+            let _ = self.requests.send((path, self.asked, Trust::of(mode)));
         }
     }
 
@@ -101,8 +103,8 @@ impl Loader {
     }
 }
 
-fn load(compiler: &Compiler, path: &Path) -> Result<Option<Loaded>, FileError> {
-    match Trust::observe().read(path, MAX_FILE) {
+fn load(compiler: &Compiler, path: &Path, trust: &Trust) -> Result<Option<Loaded>, FileError> {
+    match trust.read(path, MAX_FILE) {
         Ok(bytes) => Ok(Some(compiler.load_bytes(path, &bytes)?)),
         Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(error.into()),

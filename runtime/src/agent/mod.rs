@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, after, never, select, tick};
 
 use crate::{
     config::{Attach, Config},
+    guard::Mode,
     kind::Kinds,
     outcome::{AgentMetrics, Alerts, Metrics},
     policy::{Compiler, LoadError, Outcome, Pool, Workshop},
@@ -49,6 +50,20 @@ pub enum Order {
     Configuration(Box<Config>),
     /// The end.
     Stop,
+}
+
+/// What an agent is started for besides its configuration. `tipstaff run` leaves it empty but for
+/// `decisions`; `tipstaff exec` has a command, and the mode of its command line.
+#[derive(Debug, Clone, Default)]
+pub struct Charge {
+    /// Directory, on the v2 hierarchy, of the cgroup that the scope `command` means. Without one there
+    /// is no such scope.
+    pub command: Option<PathBuf>,
+    /// Mode in place of that of the configuration.
+    pub mode: Option<Mode>,
+    /// Directory in which decisions about actions are kept, made if it is missing. Without one they are
+    /// only logged and counted.
+    pub decisions: Option<PathBuf>,
 }
 
 /// Why the agent does not start.
@@ -87,13 +102,17 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens the probes and starts the threads. Loads no policy, and attaches nothing.
+    /// Opens the probes and starts the threads. Loads no policy, and attaches nothing. The mode of the
+    /// configuration is replaced by that of the charge, if it has one.
     pub fn start(
         config: Config,
         counts: Arc<AgentMetrics>,
         metrics: Metrics,
         alerts: Alerts,
+        charge: &Charge,
     ) -> Result<Self, StartError> {
+        let mut config = config;
+        config.agent.mode = charge.mode.unwrap_or(config.agent.mode);
         let mut probes = Probes::open(RingSizes::default())?;
         // Files are compiled by children.
         probes.hidden().hide_with_children(probes.pid())?;
@@ -152,6 +171,11 @@ impl Agent {
         self.policies.stop();
     }
 
+    /// How far actions may go; a policy's own mode may be milder.
+    fn mode(&self) -> Mode {
+        self.config.agent.mode
+    }
+
     /// First what is gone, so that a file that was renamed does not meet its own policy.
     fn files(&mut self, paths: Vec<PathBuf>) {
         let (there, gone): (Vec<_>, Vec<_>) =
@@ -159,9 +183,9 @@ impl Agent {
         for path in gone {
             self.loader.forget(&path);
             let waiting = self.policies.file_is_gone(&path);
-            self.loader.load(waiting);
+            self.loader.load(waiting, self.mode());
         }
-        self.loader.load(there);
+        self.loader.load(there, self.mode());
     }
 
     fn take(&mut self, answer: Answer) {
@@ -170,7 +194,7 @@ impl Agent {
             Ok(Some(loaded)) => self.policies.admit(loaded, &self.config),
             Ok(None) => {
                 let waiting = self.policies.file_is_gone(&path);
-                self.loader.load(waiting);
+                self.loader.load(waiting, self.mode());
             }
             Err(error) => self.policies.refuse(path, &error),
         }
@@ -206,7 +230,7 @@ impl Agent {
             ..new
         };
         // What was refused may be accepted now.
-        self.loader.load(self.policies.take_refused());
+        self.loader.load(self.policies.take_refused(), self.mode());
         self.policies.reconfigure(&self.config);
         tracing::info!("configuration taken over");
     }

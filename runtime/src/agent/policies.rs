@@ -314,6 +314,7 @@ impl Policies {
                 allowed: allowed.join(", "),
             });
         }
+        loaded.check_grants(&section, config.agent.mode.min(section.mode))?;
         let settings = section
             .settings
             .check(&loaded.manifest, config.file.as_deref())

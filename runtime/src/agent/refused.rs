@@ -36,7 +36,12 @@ impl Refused {
     /// limits changed.
     pub(super) fn is_withdrawn(&self, has_other_limits: bool) -> bool {
         match self {
-            Self::Digest { .. } | Self::Plan { source: plan::Error::Withheld { .. }, .. } => true,
+            Self::Digest { .. }
+            | Self::Plan { source: plan::Error::Withheld { .. }, .. }
+            | Self::Load(LoadError {
+                reason: Refusal::NotGranted { .. } | Refusal::NotPinned { .. },
+                ..
+            }) => true,
             Self::Load(LoadError { reason, .. }) => {
                 has_other_limits
                     && (matches!(reason, Refusal::TooLittleMemory { .. })

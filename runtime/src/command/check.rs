@@ -100,7 +100,7 @@ impl<'a> Check<'a> {
     fn run(mut self, report: &mut Report<impl Write>) -> io::Result<()> {
         let mut files = self.config.agent.policy_files.clone();
         if let Some(directory) = &self.config.agent.policies {
-            match watch::files(directory, &Trust::observe()) {
+            match watch::files(directory, &Trust::of(self.config.agent.mode)) {
                 Ok(found) if found.is_empty() => {
                     let nothing =
                         format!("{}: there is no .wasm file in this directory", shown(directory));
@@ -121,7 +121,7 @@ impl<'a> Check<'a> {
     }
 
     fn policy(&mut self, path: &Path, report: &mut Report<impl Write>) -> io::Result<()> {
-        let bytes = match Trust::observe().read(path, MAX_FILE) {
+        let bytes = match Trust::of(self.config.agent.mode).read(path, MAX_FILE) {
             Ok(bytes) => bytes,
             Err(error) => return report.problem(1, &error.to_string(), None),
         };
@@ -146,6 +146,10 @@ impl<'a> Check<'a> {
                 shown(path)
             );
             return report.problem(2, &refused, Some(name));
+        }
+        let mode = self.config.agent.mode.min(section.mode);
+        if let Err(error) = loaded.check_grants(&section, mode) {
+            return report.problem(2, &error.to_string(), Some(name));
         }
         let settings = match section.settings.check(&loaded.manifest, self.config.file.as_deref()) {
             Ok(settings) => settings,

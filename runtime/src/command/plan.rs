@@ -109,7 +109,7 @@ fn kinds(
 fn plans(config: &Config, kinds: &Kinds) -> anyhow::Result<Vec<Planned>> {
     let mut files = config.agent.policy_files.clone();
     if let Some(directory) = &config.agent.policies {
-        files.extend(watch::files(directory, &Trust::observe())?);
+        files.extend(watch::files(directory, &Trust::of(config.agent.mode))?);
     }
     // What a policy says while it is configured goes nowhere.
     let counts = Arc::new(AgentMetrics::default());
@@ -127,11 +127,12 @@ fn planned(
     compiler: &Compiler,
     outcome: &Outcome,
 ) -> anyhow::Result<Planned> {
-    let loaded = compiler.load_bytes(path, &Trust::observe().read(path, MAX_FILE)?)?;
+    let loaded = compiler.load_bytes(path, &Trust::of(config.agent.mode).read(path, MAX_FILE)?)?;
     let name = loaded.manifest.name.clone();
     let section = config.policy(&name);
     let file = config.file.as_deref();
     let within = || format!("policy `{name}` in {}", path.display());
+    loaded.check_grants(&section, config.agent.mode.min(section.mode))?;
     let settings = section
         .settings
         .check(&loaded.manifest, file)

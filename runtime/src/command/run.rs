@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Sender, unbounded};
 use sd_notify::NotifyState;
 use tipstaff_runtime::{
-    agent::{Agent, Lock, Order, lock},
+    agent::{Agent, Charge, Lock, Order, lock},
     config::{Config, Flags, Listen, Name},
     outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
@@ -87,7 +87,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let counts = Arc::new(AgentMetrics::default());
     let metrics = Metrics::new(config.metrics.idle_expiry);
     let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
-    let agent = Agent::start(config.clone(), Arc::clone(&counts), metrics.clone(), alerts)?;
+    let charge = Charge {
+        decisions: Some(config.agent.state_dir.join(&config.agent.name)),
+        ..Charge::default()
+    };
+    let agent =
+        Agent::start(config.clone(), Arc::clone(&counts), metrics.clone(), alerts, &charge)?;
     let kinds = agent.kinds().clone();
 
     let (orders, ordered) = unbounded();
@@ -170,14 +175,15 @@ fn watch(config: &Config, orders: &Sender<Order>) -> anyhow::Result<(Option<Watc
             tracing::error!("the directory of policies: {error}; what runs goes on");
         }
     };
-    let (watch, files) = Watch::start(directory, Trust::observe(), tell).map_err(|error| {
-        let hint = if error.is_missing() {
-            "; make it, or name another one with --policies DIR"
-        } else {
-            ""
-        };
-        Usage::of(anyhow::anyhow!("the directory of policies: {error}{hint}"))
-    })?;
+    let (watch, files) =
+        Watch::start(directory, Trust::of(config.agent.mode), tell).map_err(|error| {
+            let hint = if error.is_missing() {
+                "; make it, or name another one with --policies DIR"
+            } else {
+                ""
+            };
+            Usage::of(anyhow::anyhow!("the directory of policies: {error}{hint}"))
+        })?;
     if files.is_empty() && config.agent.policy_files.is_empty() {
         tracing::warn!(directory = %directory.display(), "no policy there yet: a `.wasm` file that is put there runs at once");
     }

@@ -19,12 +19,15 @@ pub use filter::Filter;
 pub use problem::{Problem, Problems};
 pub use quantity::parse_time;
 pub use reference::reference;
-pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Metrics, Policy, Probe};
+pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Guard, Metrics, Policy, Probe};
 pub use settings::Settings;
-pub use value::{Attach, DenyField, Listen, Mode, Name, is_name};
+pub use value::{Attach, DenyField, Listen, Name, Protected, is_name};
 
 use self::document::Reader;
-use crate::trust::{Trust, TrustError};
+use crate::{
+    guard::Mode,
+    trust::{Trust, TrustError},
+};
 
 /// Longest configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -43,8 +46,21 @@ pub enum ConfigError {
 impl Config {
     /// Reads `file`; where none is named [`DEFAULT_FILE`], which may be missing.
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let config = Self::load_trusting(&Trust::of(Mode::Observe), file, flags)?;
+        match config.agent.mode {
+            Mode::Observe => Ok(config),
+            // The mode is only known now: read anew under its rules.
+            mode => Self::load_trusting(&Trust::of(mode), file, flags),
+        }
+    }
+
+    fn load_trusting(
+        trust: &Trust,
+        file: Option<&Path>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        let bytes = match Trust::observe().read(path, MAX_FILE) {
+        let bytes = match trust.read(path, MAX_FILE) {
             Ok(bytes) => bytes,
             Err(error) if file.is_none() && error.is_missing() => {
                 return Ok(Self::resolve_text(None, "", flags)?);

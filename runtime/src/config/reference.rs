@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     document::{Key, Section},
     resolve::DEFAULT_FILE,
-    typed::{Agent, File, Limits, Metrics, Policy, Probe},
+    typed::{Agent, File, Guard, Limits, Metrics, Policy, Probe},
 };
 
 /// The reference of the configuration, as Markdown.
@@ -25,6 +25,7 @@ pub fn reference() -> String {
     for (header, about, keys) in [
         ("[agent]", Agent::ABOUT, Agent::keys()),
         ("[metrics]", Metrics::ABOUT, Metrics::keys()),
+        ("[guard]", Guard::ABOUT, Guard::keys()),
         ("[limits]", Limits::ABOUT, Limits::keys()),
         ("[[probe]]", Probe::ABOUT, Probe::keys()),
         ("[policy.NAME]", Policy::ABOUT, Policy::keys()),

@@ -15,9 +15,13 @@ use super::{
     problem::{Problem, Problems},
     settings::Settings,
     typed,
-    value::{Attach, DenyField, Listen, Mode, Name, no_such},
+    value::{Attach, DenyField, Listen, Name, Protected, no_such},
 };
-use crate::{kind::Kinds, policy::Limits};
+use crate::{
+    guard::{Grant, Mode, OnQuarantine, Strength},
+    kind::Kinds,
+    policy::Limits,
+};
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_FILE: &str = "/etc/tipstaff/tipstaff.toml";
@@ -31,6 +35,8 @@ pub struct Config {
     pub agent: Agent,
     /// See [`typed::Metrics`].
     pub metrics: Metrics,
+    /// See [`typed::Guard`].
+    pub guard: Guard,
     /// Of each policy that has none of its own.
     pub limits: Limits,
     /// See [`typed::Probe`].
@@ -52,6 +58,8 @@ pub struct Agent {
     pub policy_files: Vec<PathBuf>,
     /// Directory for compiled policies.
     pub cache_dir: PathBuf,
+    /// Directory for what it must remember.
+    pub state_dir: PathBuf,
     /// How long an event may wait for its batch.
     pub latency: Duration,
 }
@@ -65,6 +73,17 @@ pub struct Metrics {
     pub asked: bool,
     /// When a series is forgotten.
     pub idle_expiry: Duration,
+}
+
+/// What no policy may exceed that acts on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// What no action may reach.
+    pub protected: Vec<Protected>,
+    /// Changes per minute, of all policies together.
+    pub actions_per_minute: u32,
+    /// Actions that one policy may ask for within a minute.
+    pub breaker: u32,
 }
 
 /// A probe of the operator's own.
@@ -83,8 +102,16 @@ pub struct Probe {
 pub struct Policy {
     /// Digests that its file may have, `sha256:...`; empty: any.
     pub digest: Vec<String>,
-    /// How far it may go.
+    /// How far it may go; the agent's mode counts as well.
     pub mode: Mode,
+    /// Capabilities that it has.
+    pub grants: Vec<Grant>,
+    /// Whether any file of this name has them in enforce mode.
+    pub unpinned: bool,
+    /// The least that its actions must promise.
+    pub require: Option<Strength>,
+    /// What becomes of its rules when it is quarantined.
+    pub on_quarantine: OnQuarantine,
     /// Fields that it does not get.
     pub deny_fields: Vec<DenyField>,
     /// Which events it gets.
@@ -115,11 +142,16 @@ impl Default for Agent {
             mode: Mode::Observe,
             policies: Some("/etc/tipstaff/policies".into()),
             policy_files: Vec::new(),
-            cache_dir: default_cache(rustix::process::geteuid().is_root(), |name| {
-                env::var_os(name).map(PathBuf::from)
-            }),
+            cache_dir: CACHE.default_for_this_user(),
+            state_dir: STATE.default_for_this_user(),
             latency: Duration::from_millis(100),
         }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { protected: Vec::new(), actions_per_minute: 600, breaker: 120 }
     }
 }
 
@@ -133,17 +165,43 @@ impl Default for Metrics {
     }
 }
 
-/// As root always the same, whatever the environment says.
-fn default_cache(is_root: bool, environment: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
-    if is_root {
-        return "/var/cache/tipstaff".into();
+/// A directory of the agent's own, where none is configured.
+struct OwnDirectory {
+    /// As root always this, whatever the environment says.
+    of_root: &'static str,
+    /// Variable that names the user's directory for such things.
+    variable: &'static str,
+    /// Where that is if the variable is not set, from the home directory.
+    in_home: &'static str,
+}
+
+const CACHE: OwnDirectory =
+    OwnDirectory { of_root: "/var/cache/tipstaff", variable: "XDG_CACHE_HOME", in_home: ".cache" };
+const STATE: OwnDirectory = OwnDirectory {
+    of_root: "/var/lib/tipstaff",
+    variable: "XDG_STATE_HOME",
+    in_home: ".local/state",
+};
+
+impl OwnDirectory {
+    fn default_for_this_user(&self) -> PathBuf {
+        self.default_for(rustix::process::geteuid().is_root(), |name| {
+            env::var_os(name).map(PathBuf::from)
+        })
     }
-    let below = |name, folder: &str| {
-        environment(name).filter(|dir| dir.is_absolute()).map(|dir| dir.join(folder))
-    };
-    below("XDG_CACHE_HOME", "tipstaff")
-        .or_else(|| below("HOME", ".cache/tipstaff"))
-        .unwrap_or_else(|| format!("/tmp/tipstaff-{}", rustix::process::geteuid().as_raw()).into())
+
+    fn default_for(&self, is_root: bool, environment: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+        if is_root {
+            return self.of_root.into();
+        }
+        let absolute = |name| environment(name).filter(|directory| directory.is_absolute());
+        absolute(self.variable)
+            .or_else(|| absolute("HOME").map(|home| home.join(self.in_home)))
+            .map_or_else(
+                || format!("/tmp/tipstaff-{}", rustix::process::geteuid().as_raw()).into(),
+                |directory| directory.join("tipstaff"),
+            )
+    }
 }
 
 impl Config {
@@ -152,7 +210,11 @@ impl Config {
     pub fn policy(&self, name: &str) -> Policy {
         self.policies.get(name).cloned().unwrap_or_else(|| Policy {
             digest: Vec::new(),
-            mode: self.agent.mode,
+            mode: Mode::Enforce,
+            grants: Vec::new(),
+            unpinned: false,
+            require: None,
+            on_quarantine: OnQuarantine::default(),
             deny_fields: Vec::new(),
             filter: Filter::default(),
             limits: self.limits.clone(),
@@ -166,22 +228,37 @@ impl Config {
         flags: &Flags,
     ) -> Result<Self, Problems> {
         let mut problems = Problems(Vec::new());
-        let typed::File { agent, metrics, limits, probe, policy } = typed;
+        let typed::File { agent, metrics, guard, limits, probe, policy } = typed;
         let limits = limits_with(&Limits::default(), value(limits));
         let agent = Agent::default().with(value(agent), file, flags);
         let metrics = Metrics::default().with(value(metrics), file, flags.metrics, &mut problems);
+        let guard = Guard::default().with(value(guard));
         let probes = probes(value(probe), file, &mut problems);
         let mut policies = BTreeMap::new();
         for (name, policy) in value(policy) {
-            let typed::Policy { digest, mode, deny_fields, filter, limits: own, settings } =
-                policy.value;
+            let typed::Policy {
+                digest,
+                mode,
+                grants,
+                unpinned,
+                require,
+                on_quarantine,
+                deny_fields,
+                filter,
+                limits: own,
+                settings,
+            } = policy.value;
             let deny_fields = value(deny_fields);
             check_fields(&name.0, &deny_fields, &probes, file, &mut problems);
             let filter = value(filter);
             problems.0.extend(filter.check(&name.0, &probes, file));
             let policy = Policy {
                 digest: value(digest).into_iter().map(|digest| digest.0).collect(),
-                mode: or(mode, agent.mode),
+                mode: or(mode, Mode::Enforce),
+                grants: value(grants),
+                unpinned: value(unpinned),
+                require: require.map(|at| at.value),
+                on_quarantine: value(on_quarantine),
                 deny_fields: deny_fields.into_iter().map(|field| field.value).collect(),
                 filter,
                 limits: limits_with(&limits, value(own)),
@@ -193,7 +270,7 @@ impl Config {
             problems.0.sort_by_key(|problem| problem.line);
             return Err(problems);
         }
-        Ok(Self { file: file.map(Path::to_owned), agent, metrics, limits, probes, policies })
+        Ok(Self { file: file.map(Path::to_owned), agent, metrics, guard, limits, probes, policies })
     }
 }
 
@@ -207,7 +284,7 @@ fn or<T>(typed: Option<At<T>>, default: T) -> T {
 
 impl Agent {
     fn with(self, typed: typed::Agent, file: Option<&Path>, flags: &Flags) -> Self {
-        let typed::Agent { name, mode, policies, cache_dir, latency } = typed;
+        let typed::Agent { name, mode, policies, cache_dir, state_dir, latency } = typed;
         let Flags { name: name_flag, policies: policies_flag, policy, metrics: _ } = flags;
         // Paths in the file start where the file is, those on the command line where the user is.
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -225,7 +302,19 @@ impl Agent {
             policies,
             policy_files: policy.clone(),
             cache_dir: in_file(cache_dir).unwrap_or(self.cache_dir),
+            state_dir: in_file(state_dir).unwrap_or(self.state_dir),
             latency: latency.map_or(self.latency, |at| at.value.0),
+        }
+    }
+}
+
+impl Guard {
+    fn with(self, typed: typed::Guard) -> Self {
+        let typed::Guard { protected, actions_per_minute, breaker } = typed;
+        Self {
+            protected: or(protected, self.protected),
+            actions_per_minute: actions_per_minute.map_or(self.actions_per_minute, |at| at.value.0),
+            breaker: breaker.map_or(self.breaker, |at| at.value.0),
         }
     }
 }
@@ -283,6 +372,10 @@ fn limits_with(limits: &Limits, typed: typed::Limits) -> Limits {
         log_lines_per_minute,
         log_lines_burst,
         state,
+        actions_per_minute,
+        tables,
+        rules,
+        table_text,
     } = typed;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
@@ -305,6 +398,10 @@ fn limits_with(limits: &Limits, typed: typed::Limits) -> Limits {
             .map_or(limits.log_lines_per_minute, |at| at.value.0),
         log_lines_burst: log_lines_burst.map_or(limits.log_lines_burst, |at| at.value.0),
         state: state.map_or(limits.state, |at| size(at.value.0)),
+        actions_per_minute: actions_per_minute.map_or(limits.actions_per_minute, |at| at.value.0),
+        tables: tables.map_or(limits.tables, |at| size(at.value.0.into())),
+        rules: rules.map_or(limits.rules, |at| size(at.value.0.into())),
+        table_text: table_text.map_or(limits.table_text, |at| size(at.value.0)),
     }
 }
 

@@ -2,6 +2,7 @@ use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
+    guard::{Grant, OnQuarantine, Strength},
     manifest::{Manifest, Setting, SettingType},
     policy::Limits,
 };
@@ -35,10 +36,11 @@ fn the_defaults_of_the_reference_are_the_defaults() {
     for (header, keys) in [
         ("agent", <typed::Agent as document::Section>::keys()),
         ("metrics", <typed::Metrics as document::Section>::keys()),
+        ("guard", <typed::Guard as document::Section>::keys()),
         ("limits", <typed::Limits as document::Section>::keys()),
     ] {
         writeln!(text, "[{header}]").unwrap();
-        for key in keys.iter().filter(|key| key.name != "cache_dir") {
+        for key in keys.iter().filter(|key| !key.name.ends_with("_dir")) {
             writeln!(text, "{} = {}", key.name, key.default).unwrap();
         }
     }
@@ -71,6 +73,7 @@ fn every_key_is_read() {
         mode = "observe"
         policies = "policies"
         cache_dir = "/c"
+        state_dir = "/s"
         latency = "5ms"
         [metrics]
         listen = "0.0.0.0:1"
@@ -90,7 +93,27 @@ fn every_key_is_read() {
         limits.memory = "8MiB"
         limits.cpu_per_call = "1s"
         settings = { any = 1 }
+        mode = "audit"
+        grants = ["guard-network"]
+        unpinned = true
+        require = "prevent"
+        on_quarantine = "release"
+        [guard]
+        protected = ["cgroup:/system.slice/ssh.service", "/usr/sbin/sshd"]
+        actions_per_minute = 5
+        breaker = 7
         "#,
+    );
+    assert_eq!(
+        config.guard,
+        Guard {
+            protected: vec![
+                Protected::Cgroup("/system.slice/ssh.service".into()),
+                Protected::Executable("/usr/sbin/sshd".into()),
+            ],
+            actions_per_minute: 5,
+            breaker: 7,
+        }
     );
     assert_eq!(
         config.agent,
@@ -100,13 +123,14 @@ fn every_key_is_read() {
             policies: Some("/etc/policies".into()),
             policy_files: vec![],
             cache_dir: "/c".into(),
+            state_dir: "/s".into(),
             latency: Duration::from_millis(5),
         }
     );
     assert_eq!(config.metrics.listen, Listen::On("0.0.0.0:1".parse().unwrap()));
     assert_eq!(config.metrics.idle_expiry, Duration::from_mins(90));
     let attach = Attach::Tracepoint { category: "block".into(), name: "block_rq_complete".into() };
-    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 16 }]);
+    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 17 }]);
     let policy = config.policy("my-policy");
     assert_eq!(
         policy.digest,
@@ -116,6 +140,10 @@ fn every_key_is_read() {
         policy.deny_fields.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["proc.args", "exec:args", "rq:sector"]
     );
+    assert_eq!((policy.mode, policy.grants), (Mode::Audit, vec![Grant::Network]));
+    assert!(policy.unpinned);
+    assert_eq!(policy.require, Some(Strength::Prevent));
+    assert_eq!(policy.on_quarantine, OnQuarantine::Release);
     let limits =
         Limits { memory: 16 << 20, queue: 1 << 16, alerts_per_minute: 0, ..Limits::default() };
     assert_eq!(config.policy("other").limits, limits);
@@ -150,7 +178,7 @@ fn every_problem_is_told_with_line_key_and_what_was_expected() {
     assert_eq!(
         problems(
             r#"agent.latency = 7
-agent.mode = "enforce"
+agent.mode = "active"
 agent.name = "No"
 [metric]
 listen = "x"
@@ -165,22 +193,27 @@ zzzzzzzzzz = 1
 [policy.a]
 digest = ["sha256:00", 7]
 deny_fields = "x"
+[guard]
+protected = ["4711", "cgroup:/a/../b", "sshd"]
 "#
         ),
         [
             r#"1: `agent.latency`: expected a time from "1ms" to "10s" in ms, s, m or h, found the integer 7"#,
-            r#"2: `agent.mode`: mode "enforce" needs actions, which this version does not have; expected "observe""#,
+            r#"2: `agent.mode`: expected "observe" or "audit" or "enforce", found the string "active""#,
             r#"3: `agent.name`: expected a name of a-z, 0-9 and -, that begins with a letter, at most 64 bytes, found the string "No""#,
             "4: `metric`: unknown key; the nearest is `metrics`",
             "7: `metrics.listn`: unknown key; the nearest is `listen`",
             r#"8: `metrics.listen`: expected "ADDRESS:PORT" such as "127.0.0.1:9470" or "[::1]:9470", or "off", found the string "localhost:1""#,
             r#"10: `limits.memory`: expected a size from "2MiB" to "4GiB" in B, KiB, MiB or GiB, found the string "1KiB""#,
             "11: `limits.series`: expected an integer from 1 to 1000000, found the integer 0",
-            "12: `limits.zzzzzzzzzz`: unknown key, expected one of `cpu_per_call`, `cpu_percent`, `start_up`, `memory`, `table_elements`, `parts`, `host_call`, `handles`, `file`, `subscriptions`, `batch`, `queue`, `series`, `alerts_per_minute`, `alerts_burst`, `log_lines_per_minute`, `log_lines_burst`, `state`",
+            "12: `limits.zzzzzzzzzz`: unknown key, expected one of `cpu_per_call`, `cpu_percent`, `start_up`, `memory`, `table_elements`, `parts`, `host_call`, `handles`, `file`, `subscriptions`, `batch`, `queue`, `series`, `alerts_per_minute`, `alerts_burst`, `log_lines_per_minute`, `log_lines_burst`, `state`, `actions_per_minute`, `tables`, `rules`, `table_text`",
             r#"13: `policy.a_b`: "a_b" is not a name: expected a name of a-z, 0-9 and -, that begins with a letter, at most 64 bytes"#,
             r#"15: `policy.a.digest[0]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the string "sha256:00""#,
             r#"15: `policy.a.digest[1]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the integer 7"#,
             r#"16: `policy.a.deny_fields`: expected an array, each "FIELD" or "KIND:FIELD", such as "proc.args" or "exec:args", found the string "x""#,
+            r#"18: `guard.protected[0]`: 4711 is another process tomorrow: expected its executable or its cgroup, "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd""#,
+            "18: `guard.protected[1]`: expected the path of a cgroup, from `/` and without `.`, `..` and `//`, found `/a/../b`",
+            r#"18: `guard.protected[2]`: expected "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd", found the string "sshd""#,
         ]
     );
 }

@@ -9,8 +9,9 @@ use super::{
     filter::Filter,
     quantity::{Size, Time, Whole},
     settings::Settings,
-    value::{Attach, DenyField, Digest, KindName, Listen, Mode, Name},
+    value::{Attach, DenyField, Digest, KindName, Listen, Name, Protected},
 };
+use crate::guard::{Grant, Mode, OnQuarantine, Strength};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -27,6 +28,9 @@ section! {
         /// Where metrics are served.
         #[default("")]
         pub metrics: Metrics,
+        /// What no policy may exceed that acts on the machine.
+        #[default("")]
+        pub guard: Guard,
         /// Limits of each policy that has none of its own.
         #[default("")]
         pub limits: Limits,
@@ -46,7 +50,8 @@ section! {
         #[default("\"tipstaff\"")]
         pub name: Name,
         /// How far policies may go. In observe mode nothing is done to any process, and files may
-        /// belong to the user who started the agent instead of root.
+        /// belong to the user who started the agent instead of root. In audit mode actions are decided
+        /// and reported, and change nothing; in enforce mode they are done.
         #[default("\"observe\"")]
         pub mode: Mode,
         /// Directory of policies. Each `.wasm` file in it is loaded, and loaded again when it
@@ -57,6 +62,11 @@ section! {
         /// `$XDG_CACHE_HOME` or `~/.cache`.
         #[default("\"/var/cache/tipstaff\"")]
         pub cache_dir: PathBuf,
+        /// Directory for what the agent must remember: the decisions about actions, in a folder for each
+        /// agent's name. As root `/var/lib/tipstaff`, else `tipstaff` in `$XDG_STATE_HOME` or
+        /// `~/.local/state`.
+        #[default("\"/var/lib/tipstaff\"")]
+        pub state_dir: PathBuf,
         /// How long an event may wait for others to be handed to a policy with it.
         #[default("\"100ms\"")]
         pub latency: Time<1, { 10 * SECOND }>,
@@ -76,6 +86,25 @@ section! {
         /// A series that has labels and that its policy has not written for this long is forgotten.
         #[default("\"10m\"")]
         pub idle_expiry: Time<SECOND, DAY>,
+    }
+}
+
+section! {
+    /// What no policy may exceed that acts on the machine, whatever it was granted.
+    pub struct Guard {
+        /// What no action may reach, besides process 1, kernel threads, the agent and the processes that
+        /// it descends from: every process that runs one of these files, and what is in these cgroups.
+        /// An action on a cgroup in which such a process is, is refused.
+        #[default("[]")]
+        pub protected: Vec<Protected>,
+        /// Changes to the machine per minute, of all policies together. Further ones are refused.
+        #[default("600")]
+        pub actions_per_minute: Whole<0, 100_000>,
+        /// Actions that one policy may ask for within a minute, those included that its budget refuses.
+        /// With more its mode becomes audit, until `tipstaff mode` or a restart of the agent; what it
+        /// had done before stays.
+        #[default("120")]
+        pub breaker: Whole<1, 100_000>,
     }
 }
 
@@ -144,6 +173,19 @@ section! {
         /// each. What does not fit is refused; a new generation then starts empty.
         #[default("\"1MiB\"")]
         pub state: Size<0, { 128 * MIB }>,
+        /// Changes to the machine per minute. Further ones are refused. What a rule that is in force
+        /// denies is no change.
+        #[default("60")]
+        pub actions_per_minute: Whole<0, 100_000>,
+        /// Scopes in which it has a table of rules at once. One more is refused.
+        #[default("16")]
+        pub tables: Whole<1, 1_000>,
+        /// Rules of one table. A longer table is refused.
+        #[default("10000")]
+        pub rules: Whole<1, 100_000>,
+        /// Text of one table, in bytes. A longer one is refused.
+        #[default("\"768KiB\"")]
+        pub table_text: Size<{ KIB }, { 128 * MIB }>,
     }
 }
 
@@ -170,6 +212,21 @@ section! {
         /// How far this policy may go; the milder of this and the agent's mode counts.
         #[default("the agent's")]
         pub mode: Mode,
+        /// Capabilities that it has besides the harmless ones. `tipstaff inspect FILE` prints what it
+        /// asks for.
+        #[default("[]")]
+        pub grants: Vec<Grant>,
+        /// Whether what is granted in enforce mode is granted to any file of this name, and not only to
+        /// those in `digest`.
+        #[default("false")]
+        pub unpinned: bool,
+        /// The least that its actions must promise. Where this kernel cannot keep that, the policy does
+        /// not load.
+        #[default("what can be had")]
+        pub require: Strength,
+        /// What becomes of its rules when it is quarantined: they stay until their time is over, or go.
+        #[default("\"hold\"")]
+        pub on_quarantine: OnQuarantine,
         /// Fields that this policy does not get; a name before a dot stands for all fields below it, so
         /// that `proc` withholds `proc.exe`, `proc.args` and so on. Where it asks for one as optional it has no value;
         /// where it requires one, the policy does not load.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use super::document::{At, Node, Reader, Value, quoted};
-use crate::nearest::nearest;
+use crate::{
+    guard::{self, Grant, Mode, OnQuarantine, Strength},
+    nearest::nearest,
+};
 
 /// A type whose value is written as a string.
 pub(super) trait FromText: Sized {
@@ -58,27 +61,90 @@ impl FromText for PathBuf {
     }
 }
 
-/// How far the agent goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// No actions.
-    #[default]
-    Observe,
-}
-
 impl FromText for Mode {
     fn expected() -> String {
-        "\"observe\"".to_owned()
+        one_of(Self::ALL)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "observe" => Ok(Self::Observe),
-            "audit" | "enforce" => Err(format!(
-                "mode {text:?} needs actions, which this version does not have; expected \"observe\""
-            )),
-            _ => mismatch(),
+        named(text, Self::ALL)
+    }
+}
+
+impl FromText for Grant {
+    fn expected() -> String {
+        one_of(Self::ALL)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        named(text, Self::ALL)
+    }
+}
+
+impl FromText for Strength {
+    fn expected() -> String {
+        one_of(Self::ALL)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        named(text, Self::ALL)
+    }
+}
+
+/// What becomes of the rules of a policy that is quarantined, as it is written.
+const ON_QUARANTINE: &[(OnQuarantine, &str)] =
+    &[(OnQuarantine::Hold, "hold"), (OnQuarantine::Release, "release")];
+
+impl FromText for OnQuarantine {
+    fn expected() -> String {
+        one_of(ON_QUARANTINE)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        named(text, ON_QUARANTINE)
+    }
+}
+
+/// "a" or "b": for [`FromText::expected`].
+fn one_of<T>(names: &[(T, &str)]) -> String {
+    names.iter().map(|(_, name)| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
+}
+
+fn named<T: Copy>(text: &str, names: &[(T, &str)]) -> Result<T, String> {
+    names.iter().find(|(_, name)| *name == text).map_or_else(mismatch, |(value, _)| Ok(*value))
+}
+
+/// What no action may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protected {
+    /// A cgroup, by its path on the v2 hierarchy, and all that is below it.
+    Cgroup(String),
+    /// Every process that runs this file.
+    Executable(PathBuf),
+}
+
+impl FromText for Protected {
+    fn expected() -> String {
+        "\"cgroup:/PATH\" or the absolute path of an executable, such as \"cgroup:/system.slice/ssh.service\" \
+         or \"/usr/sbin/sshd\""
+            .to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("cgroup:") {
+            let path = guard::cgroup_path(path).map_err(|error| error.to_string())?;
+            return Ok(Self::Cgroup(path.to_owned()));
         }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            return Err(format!(
+                "{text} is another process tomorrow: expected its executable or its cgroup, {}",
+                <Self as FromText>::expected()
+            ));
+        }
+        if text.starts_with('/') && !text.contains('\0') {
+            return Ok(Self::Executable(text.into()));
+        }
+        mismatch()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use wasmtime::{Trap, WasmBacktrace, component::ResourceTableError};
 
-use super::{deadline::TooLong, limiter::LimitReached};
+use super::{Digest, deadline::TooLong, limiter::LimitReached};
 use crate::{escape, manifest::ManifestError, outcome::MetricError, trust::TrustError};
 
 /// A policy's file does not load.
@@ -52,15 +52,27 @@ pub enum Refusal {
     Cache(#[from] TrustError),
     /// An import that is not granted.
     #[error(
-        "imports `{import}`, which is not granted; to grant it, write\n    [policy.{policy}]\n    grants = [\"{grant}\"]"
+        "imports `{import}`, which is not granted; to grant it, write\n    [policy.{policy}]\n    grants = [{grants}]"
     )]
     NotGranted {
         /// Name of the policy.
         policy: String,
         /// What it imports.
         import: String,
-        /// Name of the capability.
-        grant: String,
+        /// What is granted already, and this capability, as the configuration writes them.
+        grants: String,
+    },
+    /// In enforce mode, what is granted to whatever file has the name.
+    #[error(
+        "may act on this machine in enforce mode only if that is granted to this very file; to grant it, write\n    [policy.{policy}]\n    grants = [{grants}]\n    digest = [\"{digest}\"]\n  or, for any file of this name, `unpinned = true` instead of `digest`"
+    )]
+    NotPinned {
+        /// Name of the policy.
+        policy: String,
+        /// What is granted, as the configuration writes it.
+        grants: String,
+        /// Digest of the file.
+        digest: Digest,
     },
     /// An import that this agent does not have.
     #[error("imports `{import}`, which this agent does not have; it has {known}")]

@@ -43,6 +43,14 @@ pub struct Limits {
     pub log_lines_burst: u32,
     /// State that the host keeps, and state that is handed to another generation, in bytes of each.
     pub state: usize,
+    /// Changes to the machine per minute.
+    pub actions_per_minute: u32,
+    /// Scopes in which it has a table of rules at once.
+    pub tables: usize,
+    /// Rules of one table.
+    pub rules: usize,
+    /// Text of one table, in bytes.
+    pub table_text: usize,
 }
 
 /// Rust guests begin with 17 pages, so that less could not start.
@@ -79,6 +87,10 @@ impl Default for Limits {
             log_lines_per_minute: 600,
             log_lines_burst: 100,
             state: 1 << 20,
+            actions_per_minute: 60,
+            tables: 16,
+            rules: 10_000,
+            table_text: 768 << 10,
         }
     }
 }

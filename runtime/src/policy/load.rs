@@ -15,14 +15,17 @@ use super::{
     limits::MIN_MEMORY,
     ticker::Clocked,
 };
-use crate::{manifest::Manifest, outcome::Reserved};
+use crate::{
+    config,
+    guard::{Grant, Mode},
+    manifest::Manifest,
+    outcome::Reserved,
+};
 
 /// The interfaces of the package `tipstaff:policy`, without the version.
 const PACKAGE: &str = "tipstaff:policy/";
 /// The interfaces that every policy may import.
 const HARMLESS: &[&str] = &["log", "metrics", "alerts", "state"];
-/// Beginning of the interfaces that need a grant.
-const GUARD: &str = "guard-";
 
 /// Loads policies. Cheap to clone.
 #[derive(Clone)]
@@ -108,7 +111,7 @@ impl Compiler {
         }
         let component = component::compile(&self.clocked, &prepared.component)?;
         let (imports, exports) = component::interfaces(&self.clocked, &component);
-        check_imports(&manifest.name, &imports)?;
+        check_imports(&imports)?;
         let unfit = |error: wasmtime::Error| {
             Refusal::Component(format!("does not fit this agent: {error:#}"))
         };
@@ -128,27 +131,70 @@ impl Compiler {
     }
 }
 
-/// Refuses what is not granted, before Wasmtime would do so in its own words.
-fn check_imports(policy: &str, imports: &[String]) -> Result<(), Refusal> {
-    for import in imports {
-        let name = import.strip_prefix(PACKAGE).unwrap_or("").split('@').next().unwrap_or("");
-        if HARMLESS.contains(&name) || wasi::interface(import).is_some() {
-            continue;
+/// The name of an interface of our package, without the version; empty for one of another package.
+fn interface(import: &str) -> &str {
+    import.strip_prefix(PACKAGE).unwrap_or("").split('@').next().unwrap_or("")
+}
+
+/// Refuses what this agent does not have, before Wasmtime would do so in its own words.
+fn check_imports(imports: &[String]) -> Result<(), Refusal> {
+    let is_known = |import: &&String| {
+        let name = interface(import);
+        HARMLESS.contains(&name)
+            || Grant::named(name).is_some()
+            || wasi::interface(import).is_some()
+    };
+    match imports.iter().find(|import| !is_known(import)) {
+        None => Ok(()),
+        Some(import) => {
+            let names = HARMLESS.iter().copied().chain(Grant::ALL.iter().map(|(_, name)| *name));
+            let known: Vec<String> = names.map(|name| format!("{PACKAGE}{name}")).collect();
+            Err(Refusal::UnknownImport { import: import.clone(), known: known.join(", ") })
         }
-        if name.starts_with(GUARD) {
-            return Err(Refusal::NotGranted {
-                policy: policy.to_owned(),
-                import: import.clone(),
-                grant: name.to_owned(),
-            });
-        }
-        let known: Vec<String> = HARMLESS.iter().map(|name| format!("{PACKAGE}{name}")).collect();
-        return Err(Refusal::UnknownImport { import: import.clone(), known: known.join(", ") });
     }
-    Ok(())
+}
+
+/// The grants without which these interfaces may not be imported.
+pub fn grants(imports: &[String]) -> impl Iterator<Item = Grant> {
+    imports.iter().filter_map(|import| Grant::named(interface(import)))
 }
 
 impl Loaded {
+    /// Checks that the operator grants what it imports; in enforce mode, to this very file.
+    pub fn check_grants(&self, section: &config::Policy, mode: Mode) -> Result<(), LoadError> {
+        let refuse = |reason| Err(LoadError { path: self.path.clone(), reason });
+        let policy = &self.manifest.name;
+        let mut granted = section.grants.clone();
+        for import in &self.imports {
+            let Some(grant) = Grant::named(interface(import)) else { continue };
+            if !granted.contains(&grant) {
+                granted.push(grant);
+                return refuse(Refusal::NotGranted {
+                    policy: policy.clone(),
+                    import: import.clone(),
+                    grants: grant_names(&granted),
+                });
+            }
+        }
+        if mode == Mode::Enforce && !self.is_pinned(section) {
+            return refuse(Refusal::NotPinned {
+                policy: policy.clone(),
+                grants: grant_names(&section.grants),
+                digest: self.digest,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether what it is granted may be used in enforce mode: it was granted to this file, or to any,
+    /// or there is nothing that needs a grant.
+    #[must_use]
+    pub fn is_pinned(&self, section: &config::Policy) -> bool {
+        section.unpinned
+            || section.digest.contains(&self.digest.to_string())
+            || grants(&self.imports).next().is_none()
+    }
+
     /// Makes an instance and gives it its settings, as [`Manifest::settings`] checked and wrote them.
     pub fn configure(
         &self,
@@ -204,6 +250,11 @@ impl Loaded {
             instance,
         })
     }
+}
+
+/// As the configuration writes them.
+fn grant_names(grants: &[Grant]) -> String {
+    grants.iter().map(|grant| format!("{:?}", grant.name())).collect::<Vec<_>>().join(", ")
 }
 
 impl Configured {

@@ -24,7 +24,7 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    Trust::observe().read(path, 100).map_err(|error| error.to_string())
+    Trust::of(Mode::Observe).read(path, 100).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn a_directory_above_that_others_can_write_is_refused_and_named() {
 #[test]
 fn a_directory_of_policies_must_not_be_shared_even_if_it_is_sticky() {
     let (dir, _) = place();
-    assert_eq!(Trust::observe().names(dir.path()).unwrap(), ["a.toml"]);
+    assert_eq!(Trust::of(Mode::Observe).names(dir.path()).unwrap(), ["a.toml"]);
     mode(dir.path(), 0o1777);
-    let error = Trust::observe().names(dir.path()).unwrap_err().to_string();
+    let error = Trust::of(Mode::Observe).names(dir.path()).unwrap_err().to_string();
     assert!(error.contains("(mode 1777)"), "{error}");
 }
 
@@ -104,14 +104,14 @@ fn what_is_not_a_file_is_refused_without_waiting() {
     let (dir, file) = place();
     assert!(read(dir.path()).unwrap_err().ends_with("is a directory, expected a file"));
     assert!(
-        Trust::observe()
+        Trust::of(Mode::Observe)
             .names(&file)
             .unwrap_err()
             .to_string()
             .ends_with("is a file, expected a directory")
     );
     let pipe = dir.path().join("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, FileMode::RUSR, 0).unwrap();
     assert!(read(&pipe).unwrap_err().ends_with("is a pipe, expected a file"));
     assert!(read(&file.join("x")).unwrap_err().contains("cannot open"));
     assert!(read(Path::new("/")).unwrap_err().ends_with("is a directory, expected a file"));
@@ -120,26 +120,29 @@ fn what_is_not_a_file_is_refused_without_waiting() {
 #[test]
 fn a_missing_file_is_said_to_be_missing() {
     let (dir, _) = place();
-    let error = Trust::observe().read(&dir.path().join("none"), 1).unwrap_err();
+    let error = Trust::of(Mode::Observe).read(&dir.path().join("none"), 1).unwrap_err();
     assert!(error.is_missing(), "{error}");
 }
 
 #[test]
 fn a_file_that_is_too_long_is_refused() {
     let (_dir, file) = place();
-    assert!(Trust::observe().read(&file, 4).is_ok());
-    assert!(matches!(Trust::observe().read(&file, 3), Err(TrustError::Long { max: 3, .. })));
+    assert!(Trust::of(Mode::Observe).read(&file, 4).is_ok());
+    assert!(matches!(
+        Trust::of(Mode::Observe).read(&file, 3),
+        Err(TrustError::Long { max: 3, .. })
+    ));
 }
 
 #[test]
 fn a_missing_directory_of_the_agents_own_is_made_for_its_owner_alone() {
     let (dir, _) = place();
     let cache = dir.path().join("a/b");
-    Trust::observe().directory(&cache).unwrap();
+    Trust::of(Mode::Observe).directory(&cache).unwrap();
     assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
-    Trust::observe().directory(&cache).unwrap();
+    Trust::of(Mode::Observe).directory(&cache).unwrap();
     mode(&cache, 0o770);
-    assert!(matches!(Trust::observe().directory(&cache), Err(TrustError::Writable { .. })));
+    assert!(matches!(Trust::of(Mode::Observe).directory(&cache), Err(TrustError::Writable { .. })));
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
 use tempfile::TempDir;
 
 use super::*;
+use crate::guard::Mode;
 
 fn fingerprint(size: u64) -> Fingerprint {
     Fingerprint { device: 0, inode: 1, size, modified: (0, 0), changed: (0, 0) }
@@ -101,7 +102,7 @@ impl Place {
         before(dir.path());
         let (tell, told) = mpsc::channel();
         let tell = move |what| drop(tell.send(what));
-        let (watch, present) = Watch::start(dir.path(), Trust::observe(), tell).unwrap();
+        let (watch, present) = Watch::start(dir.path(), Trust::of(Mode::Observe), tell).unwrap();
         (Self { dir, told, _watch: watch }, present)
     }
 
@@ -197,7 +198,8 @@ fn a_directory_that_is_replaced_is_watched_again() {
     });
     let (tell, told) = mpsc::channel();
     let tell = move |what| drop(tell.send(what));
-    let (_watch, present) = Watch::start(&place.path("now"), Trust::observe(), tell).unwrap();
+    let (_watch, present) =
+        Watch::start(&place.path("now"), Trust::of(Mode::Observe), tell).unwrap();
     assert!(present.is_empty());
     std::os::unix::fs::symlink("two", place.path("next")).unwrap();
     fs::rename(place.path("next"), place.path("now")).unwrap();
@@ -213,6 +215,7 @@ fn a_directory_that_is_replaced_is_watched_again() {
 #[test]
 fn a_directory_that_is_missing_is_an_error_at_the_start() {
     let dir = TempDir::new().unwrap();
-    let error = Watch::start(&dir.path().join("none"), Trust::observe(), |_| {}).unwrap_err();
+    let error =
+        Watch::start(&dir.path().join("none"), Trust::of(Mode::Observe), |_| {}).unwrap_err();
     assert!(error.is_missing(), "{error}");
 }

@@ -1,0 +1,62 @@
+//! The capabilities that need the operator's permission, and what goes with it.
+
+/// A capability that a policy has only if the operator grants it. Its name is that of the interface
+/// in the package `tipstaff:policy`, without the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grant {
+    /// `guard-network`: which connections the processes of a cgroup may make.
+    Network,
+}
+
+impl Grant {
+    /// All grants, with their names.
+    pub const ALL: &[(Self, &'static str)] = &[(Self::Network, "guard-network")];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(grant, _)| *grant == self).map_or("", |(_, name)| name)
+    }
+
+    /// The grant of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(grant, _)| *grant)
+    }
+}
+
+/// What an action can promise, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strength {
+    /// It comes after the fact.
+    Remediate,
+    /// The process dies before it returns to user space.
+    Terminate,
+    /// The operation fails.
+    Prevent,
+}
+
+impl Strength {
+    /// All strengths, with the names that are used everywhere.
+    pub const ALL: &[(Self, &'static str)] = &[
+        (Self::Remediate, "remediate"),
+        (Self::Terminate, "terminate"),
+        (Self::Prevent, "prevent"),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(strength, _)| *strength == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What becomes of the rules of a policy that is quarantined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnQuarantine {
+    /// They stay until their time is over, with an alert of the highest severity.
+    #[default]
+    Hold,
+    /// They go.
+    Release,
+}
