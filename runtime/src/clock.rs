@@ -8,6 +8,13 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(nanoseconds(clock_gettime(ClockId::Monotonic))).unwrap_or(0)
 }
 
+/// Time since boot, suspend included: for what must last as long whatever the machine does.
+#[must_use]
+pub fn since_boot() -> std::time::Duration {
+    let ns = u64::try_from(nanoseconds(clock_gettime(ClockId::Boottime))).unwrap_or(0);
+    std::time::Duration::from_nanos(ns)
+}
+
 /// As long as two readings of a clock take at most, unless the thread is stopped between them.
 const QUICK_NS: i64 = 10_000;
 /// How often the clocks are read again where it was.

@@ -18,7 +18,7 @@ use super::{
     value::{Attach, DenyField, Listen, Name, Protected, no_such},
 };
 use crate::{
-    guard::{Grant, Mode, OnQuarantine, Strength},
+    guard::{Grant, Mode, OnQuarantine, Rule, Strength},
     kind::Kinds,
     policy::Limits,
 };
@@ -78,6 +78,8 @@ pub struct Metrics {
 /// What no policy may exceed that acts on the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
+    /// What no policy may deny.
+    pub always_allow: Vec<Rule>,
     /// What no action may reach.
     pub protected: Vec<Protected>,
     /// Changes per minute, of all policies together.
@@ -151,7 +153,12 @@ impl Default for Agent {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { protected: Vec::new(), actions_per_minute: 600, breaker: 120 }
+        Self {
+            always_allow: Vec::new(),
+            protected: Vec::new(),
+            actions_per_minute: 600,
+            breaker: 120,
+        }
     }
 }
 
@@ -310,8 +317,11 @@ impl Agent {
 
 impl Guard {
     fn with(self, typed: typed::Guard) -> Self {
-        let typed::Guard { protected, actions_per_minute, breaker } = typed;
+        let typed::Guard { always_allow, protected, actions_per_minute, breaker } = typed;
         Self {
+            always_allow: always_allow.map_or(self.always_allow, |at| {
+                at.value.into_iter().map(|allowed| allowed.0).collect()
+            }),
             protected: or(protected, self.protected),
             actions_per_minute: actions_per_minute.map_or(self.actions_per_minute, |at| at.value.0),
             breaker: breaker.map_or(self.breaker, |at| at.value.0),

@@ -99,6 +99,7 @@ fn every_key_is_read() {
         require = "prevent"
         on_quarantine = "release"
         [guard]
+        always_allow = ["tcp 10.0.0.53 53"]
         protected = ["cgroup:/system.slice/ssh.service", "/usr/sbin/sshd"]
         actions_per_minute = 5
         breaker = 7
@@ -107,6 +108,7 @@ fn every_key_is_read() {
     assert_eq!(
         config.guard,
         Guard {
+            always_allow: vec![crate::guard::Rule::always_allow("tcp 10.0.0.53 53").unwrap()],
             protected: vec![
                 Protected::Cgroup("/system.slice/ssh.service".into()),
                 Protected::Executable("/usr/sbin/sshd".into()),
@@ -194,6 +196,7 @@ zzzzzzzzzz = 1
 digest = ["sha256:00", 7]
 deny_fields = "x"
 [guard]
+always_allow = ["deny tcp"]
 protected = ["4711", "cgroup:/a/../b", "sshd"]
 "#
         ),
@@ -211,9 +214,10 @@ protected = ["4711", "cgroup:/a/../b", "sshd"]
             r#"15: `policy.a.digest[0]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the string "sha256:00""#,
             r#"15: `policy.a.digest[1]`: expected "sha256:" and 64 hexadecimal digits, as `tipstaff inspect FILE` prints, found the integer 7"#,
             r#"16: `policy.a.deny_fields`: expected an array, each "FIELD" or "KIND:FIELD", such as "proc.args" or "exec:args", found the string "x""#,
-            r#"18: `guard.protected[0]`: 4711 is another process tomorrow: expected its executable or its cgroup, "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd""#,
-            "18: `guard.protected[1]`: expected the path of a cgroup, from `/` and without `.`, `..` and `//`, found `/a/../b`",
-            r#"18: `guard.protected[2]`: expected "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd", found the string "sshd""#,
+            "18: `guard.always_allow[0]`: protocol: expected `any`, `tcp` or `udp`, found `deny`",
+            r#"19: `guard.protected[0]`: 4711 is another process tomorrow: expected its executable or its cgroup, "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd""#,
+            "19: `guard.protected[1]`: expected the path of a cgroup, from `/` and without `.`, `..` and `//`, found `/a/../b`",
+            r#"19: `guard.protected[2]`: expected "cgroup:/PATH" or the absolute path of an executable, such as "cgroup:/system.slice/ssh.service" or "/usr/sbin/sshd", found the string "sshd""#,
         ]
     );
 }

@@ -9,7 +9,7 @@ use super::{
     filter::Filter,
     quantity::{Size, Time, Whole},
     settings::Settings,
-    value::{Attach, DenyField, Digest, KindName, Listen, Name, Protected},
+    value::{AlwaysAllow, Attach, DenyField, Digest, KindName, Listen, Name, Protected},
 };
 use crate::guard::{Grant, Mode, OnQuarantine, Strength};
 
@@ -92,6 +92,10 @@ section! {
 section! {
     /// What no policy may exceed that acts on the machine, whatever it was granted.
     pub struct Guard {
+        /// Connections that no policy may deny: protocol, prefix and ports, such as `"tcp 10.0.0.53 53"`.
+        /// They are put in front of every table of rules.
+        #[default("[]")]
+        pub always_allow: Vec<AlwaysAllow>,
         /// What no action may reach, besides process 1, kernel threads, the agent and the processes that
         /// it descends from: every process that runs one of these files, and what is in these cgroups.
         /// An action on a cgroup in which such a process is, is refused.
@@ -182,7 +186,7 @@ section! {
         pub tables: Whole<1, 1_000>,
         /// Rules of one table. A longer table is refused.
         #[default("10000")]
-        pub rules: Whole<1, 100_000>,
+        pub rules: Whole<1, 16_000>,
         /// Text of one table, in bytes. A longer one is refused.
         #[default("\"768KiB\"")]
         pub table_text: Size<{ KIB }, { 128 * MIB }>,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use super::document::{At, Node, Reader, Value, quoted};
 use crate::{
-    guard::{self, Grant, Mode, OnQuarantine, Strength},
+    guard::{self, Grant, Mode, OnQuarantine, Rule, Strength},
     nearest::nearest,
 };
 
@@ -112,6 +112,21 @@ fn one_of<T>(names: &[(T, &str)]) -> String {
 
 fn named<T: Copy>(text: &str, names: &[(T, &str)]) -> Result<T, String> {
     names.iter().find(|(_, name)| *name == text).map_or_else(mismatch, |(value, _)| Ok(*value))
+}
+
+/// What no policy may deny.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlwaysAllow(pub Rule);
+
+impl FromText for AlwaysAllow {
+    fn expected() -> String {
+        "protocol, prefix and ports, such as \"tcp 10.0.0.53 53\" or \"any 192.0.2.0/24\""
+            .to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Rule::always_allow(text).map(Self).map_err(|error| error.to_string())
+    }
 }
 
 /// What no action may reach.

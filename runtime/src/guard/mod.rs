@@ -11,18 +11,36 @@
 //! | `mode` | how far an action may go |
 //! | `grant` | the capabilities that need the operator's permission |
 //! | `scope` | where rules apply |
+//! | `desk` | where policies ask for actions, and get the answer that can be known at once |
+//! | `governor` | what is done about it, in which mode, and which tables are in force |
+//! | `protect` | what no action may reach |
+//! | `conflict` | where policies are at odds |
+//! | `decision`, `decisions` | what is said of it, and kept |
 
+mod conflict;
+mod decision;
+pub mod decisions;
+mod desk;
+pub mod governor;
 mod grant;
 mod mode;
+mod protect;
 mod rule;
 mod scope;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod words;
 
+pub use conflict::denied_elsewhere;
+pub use decision::{Decision, Outcome};
+pub use decisions::Decisions;
+pub use desk::{Action, Ask, Desk, Held, PolicyDesk, Refusal, Told, Wish};
+pub use governor::Governor;
 pub use grant::{Grant, OnQuarantine, Strength};
 pub use mode::{Mode, NoMode};
+pub use protect::{Protected, Protection};
 pub use rule::{MAX_REASON, Ports, Prefix, Rule, RuleError};
 pub use scope::{Scope, ScopeError, cgroup_path};
 pub use table::{By, Table, TableError};

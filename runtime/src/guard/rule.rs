@@ -81,6 +81,13 @@ impl Prefix {
         self.length
     }
 
+    /// The first `length` bits of it; itself if it has not more.
+    #[must_use]
+    pub fn widened(&self, length: u8) -> Self {
+        let length = length.min(self.length);
+        Self { address: Ipv6Addr::from_bits(self.address.to_bits() & mask(length)), length }
+    }
+
     /// Whether the address is one of these.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -66,6 +66,12 @@ impl Operations {
     pub fn contains(self, operation: Operation) -> bool {
         self.0 & operation.bit() != 0
     }
+
+    /// Whether they have one in common.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 impl From<Operation> for Operations {

@@ -11,6 +11,15 @@ wasmtime::component::bindgen!({
     },
 });
 
+/// The capability `guard-network`.
+pub mod guard_network {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "author-guard-network",
+        imports: { default: trappable },
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wasmtime::component::bindgen!({ path: "../wit", world: "author-ticks" });

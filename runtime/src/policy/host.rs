@@ -2,6 +2,7 @@
 //! instance. Whatever comes from a guest is hostile: numbers are clamped, texts cut, rates limited.
 
 mod alerts;
+mod guard_network;
 mod kept;
 mod log;
 mod metrics;
@@ -10,7 +11,13 @@ pub mod wasi;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
-use super::{Limits, bindings::Author, deadline::Deadline, limiter::Limiter};
+use super::{
+    Limits,
+    bindings::{Author, guard_network::AuthorGuardNetwork},
+    deadline::Deadline,
+    limiter::Limiter,
+};
+use crate::guard::Ask;
 
 pub use kept::{Outcome, PolicyOutcome};
 
@@ -21,6 +28,8 @@ pub struct State {
     /// When the call that runs has to end.
     pub deadline: Deadline,
     outcome: PolicyOutcome,
+    /// Actions that were asked for in the call that runs.
+    waiting: Vec<Ask>,
     handles: ResourceTable,
     stdout: wasi::Lines,
     stderr: wasi::Lines,
@@ -35,16 +44,23 @@ impl State {
             limiter: Limiter::new(limits),
             deadline: Deadline::new(limits.start_up, "start_up"),
             outcome,
+            waiting: Vec::new(),
             handles,
             stdout: wasi::Lines::default(),
             stderr: wasi::Lines::default(),
         }
     }
+
+    /// Hands over the actions that were asked for: the call has ended well, and the instance runs.
+    pub fn hand_in(&mut self) {
+        self.outcome.desk.hand_in(&mut self.waiting);
+    }
 }
 
-/// All interfaces that are granted to every policy.
+/// All interfaces. What needs a grant is refused before where it is not granted.
 pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     Author::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    AuthorGuardNetwork::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -69,6 +69,8 @@ pub struct Instance {
     exports: Exports,
     cpu_per_call: Duration,
     host_call: usize,
+    /// Whether it runs, and is not only made ready.
+    runs: bool,
 }
 
 /// What can be called.
@@ -109,7 +111,8 @@ impl Instance {
         let exports = start(&mut store).map_err(|error| CallError::new("instantiate", &error))?;
         drop(ticking);
         let Limits { cpu_per_call, host_call, .. } = *limits;
-        Ok(Self { store, clocked: program.clocked.clone(), exports, cpu_per_call, host_call })
+        let clocked = program.clocked.clone();
+        Ok(Self { store, clocked, exports, cpu_per_call, host_call, runs: false })
     }
 
     /// Gives the settings; the manifest in force, or what the policy has against them.
@@ -157,6 +160,13 @@ impl Instance {
         })
     }
 
+    /// From now on it runs: what it asked for while it was made ready is handed over, and then what it
+    /// asks for in each call that ends well.
+    pub fn runs(&mut self) {
+        self.runs = true;
+        self.store.data_mut().hand_in();
+    }
+
     /// Processor time of the last call.
     pub fn cpu(&self) -> Duration {
         self.store.data().deadline.cpu()
@@ -170,6 +180,11 @@ impl Instance {
         self.store.data_mut().deadline.restart();
         self.store.set_epoch_deadline(1);
         let _ticking = self.clocked.ticking();
-        call(&self.exports, &mut self.store).map_err(|error| CallError::new(function, &error))
+        let result = call(&self.exports, &mut self.store)
+            .map_err(|error| CallError::new(function, &error))?;
+        if self.runs {
+            self.store.data_mut().hand_in();
+        }
+        Ok(result)
     }
 }

@@ -86,9 +86,10 @@ struct Work {
 impl Slot {
     /// A slot for a first generation, which runs at once: its metrics become visible.
     pub fn new(first: Next, queue: Arc<Queue>) -> Self {
-        let Next { generation, plan, counts, instance, queue: _, metrics, since: now } = first;
+        let Next { generation, plan, counts, mut instance, queue: _, metrics, since: now } = first;
         metrics.commit();
         plan.outcome.takes_over();
+        instance.runs();
         generation.enters(Life::Running, &plan.runs());
         let life = packed(&generation, Life::Running);
         Self {
@@ -266,8 +267,9 @@ impl Work {
 
     fn restart(&mut self) {
         match self.plan.start() {
-            Ok(instance) => {
+            Ok(mut instance) => {
                 self.spend(instance.cpu());
+                instance.runs();
                 self.instance = Some(instance);
                 self.life = Life::Running;
                 self.generation.enters(Life::Running, &"a new instance runs");
@@ -323,13 +325,14 @@ impl Work {
         }
         let (beginning, cpu) = next.take_over(self.instance.as_mut(), self.plan.limits.state);
         self.spend(cpu);
-        let Next { generation, plan, counts, instance, queue, metrics, since: _ } = next;
+        let Next { generation, plan, counts, mut instance, queue, metrics, since: _ } = next;
         self.generation.enters(
             Life::Replaced,
             &format_args!("replaced by generation {}", generation.number()),
         );
         metrics.commit();
         plan.outcome.takes_over();
+        instance.runs();
         let gaps = mem::take(&mut self.lost);
         self.lost = self.plan.translate(gaps, &plan);
         self.tick = plan.tick();

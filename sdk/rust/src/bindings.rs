@@ -14,6 +14,16 @@ wit_bindgen::generate!({
     default_bindings_module: "tipstaff::bindings",
 });
 
+/// The capability `guard-network`.
+pub mod guard_network {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-guard-network",
+        pub_export_macro: true,
+        default_bindings_module: "tipstaff::bindings::guard_network",
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wit_bindgen::generate!({

@@ -74,6 +74,7 @@ pub mod alert;
 pub mod bindings;
 mod export;
 pub mod field;
+pub mod guard;
 pub mod log;
 pub mod manifest;
 pub mod metrics;

@@ -10,10 +10,11 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 use super::state::Store;
 use crate::{
+    guard::{Desk, PolicyDesk},
     outcome::{
         AgentMetrics, Alerts, LimitLabels, Metrics, PolicyAlerts, PolicyLabels, PolicyMetrics, Rate,
     },
-    policy::Limits,
+    policy::{Limits, counts},
 };
 
 /// Where policies' output goes. Cheap to clone.
@@ -25,6 +26,8 @@ pub struct Outcome {
     pub alerts: Alerts,
     /// What the agent counts.
     pub counts: Arc<AgentMetrics>,
+    /// Where they ask for actions.
+    pub desk: Desk,
     kept: Arc<Mutex<HashMap<String, Kept>>>,
 }
 
@@ -63,13 +66,23 @@ pub struct PolicyOutcome {
     pub(super) store_bytes: Gauge,
     /// What it wanted to keep and could not.
     pub(super) store_refused: Counter,
+    /// Where it asks for actions.
+    pub(super) desk: PolicyDesk,
+    counts: Arc<AgentMetrics>,
 }
 
 impl Outcome {
-    /// The ways out, for all policies.
+    /// The ways out, for all policies. Nobody acts for them: their mode is observe.
     #[must_use]
     pub fn new(metrics: Metrics, alerts: Alerts, counts: Arc<AgentMetrics>) -> Self {
-        Self { metrics, alerts, counts, kept: Arc::default() }
+        let (desk, _) = Desk::new(false);
+        Self { metrics, alerts, counts, desk, kept: Arc::default() }
+    }
+
+    /// The same with a desk at which they ask for actions.
+    #[must_use]
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk, ..self }
     }
 
     /// The output of a new generation.
@@ -107,6 +120,8 @@ impl Outcome {
             store_limit: limits.state,
             store_bytes: self.counts.state.get_or_create_owned(&labels),
             store_refused: limited("state"),
+            desk: self.desk.policy(name, limits),
+            counts: Arc::clone(&self.counts),
         }
     }
 
@@ -119,6 +134,11 @@ impl Outcome {
 }
 
 impl PolicyOutcome {
+    /// Counts that the policy reached the limit of that key.
+    pub(super) fn limit_reached(&self, key: &str) {
+        counts::limit_reached(&self.counts, &self.name, key);
+    }
+
     /// The generation takes over: from now on its own limits count, which until then were those of the
     /// one before it.
     pub(in crate::policy) fn takes_over(&self) {

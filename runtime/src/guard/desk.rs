@@ -1,0 +1,439 @@
+//! Where policies ask for actions: what can be known at once is checked and answered here, on the
+//! thread that calls the policy. What passes is handed to the governor when the call has ended well.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::{Mode, Rule, Scope, Table, window::Window};
+use crate::policy::Limits;
+
+/// What a policy wants to be done in a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// This table in place of the one that is there.
+    Set {
+        /// The table.
+        table: Table,
+        /// Whether it never denies, whatever the mode.
+        log_only: bool,
+    },
+    /// One more rule.
+    Add(Rule),
+    /// No table.
+    Clear,
+}
+
+impl Action {
+    /// Its name in records and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Set { log_only: false, .. } => "set-table",
+            Self::Set { log_only: true, .. } => "set-log-only",
+            Self::Add(_) => "add",
+            Self::Clear => "clear",
+        }
+    }
+}
+
+/// An action that a policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Name of the policy.
+    pub policy: Arc<str>,
+    /// Where.
+    pub scope: Scope,
+    /// What.
+    pub action: Action,
+}
+
+/// What the governor is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A policy asks for an action, in a call that ended well.
+    Ask(Ask),
+    /// A policy was refused an action at once. Only so many per minute are told.
+    Refused {
+        /// Name of the policy.
+        policy: Arc<str>,
+        /// What it gave for a scope, cut.
+        scope: String,
+        /// Name of the action.
+        action: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A policy asks for too much: from now on its mode is audit.
+    Tripped(Arc<str>),
+}
+
+/// Why an action is refused at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the policy's author and the operator.
+    pub reason: String,
+    /// Key of the limit that was reached.
+    pub limit: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(reason: &dyn std::fmt::Display) -> Self {
+        Self { reason: reason.to_string(), limit: None }
+    }
+
+    fn limit(key: &'static str, reason: String) -> Self {
+        Self { reason, limit: Some(key) }
+    }
+}
+
+/// What a policy asks for, as it wrote it.
+#[derive(Debug, Clone, Copy)]
+pub enum Wish<'a> {
+    /// A table.
+    Set {
+        /// Its text.
+        table: &'a str,
+        /// Whether it never denies.
+        log_only: bool,
+    },
+    /// A rule.
+    Add {
+        /// Its text.
+        rule: &'a str,
+        /// How long it counts; `None`: for ever.
+        ttl: Option<Duration>,
+    },
+    /// No table.
+    Clear,
+}
+
+/// Refusals per minute and policy that the governor is told of.
+const REFUSALS_TOLD: u32 = 10;
+/// Longest scope in such a refusal, in bytes.
+const SCOPE_TOLD: usize = 256;
+
+/// The desk, for all policies. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    governor: Sender<Told>,
+    has_command: bool,
+    all: Mutex<All>,
+    standings: Mutex<HashMap<String, Arc<Mutex<Standing>>>>,
+}
+
+/// What counts for all policies together.
+#[derive(Debug)]
+struct All {
+    actions: Window,
+    actions_per_minute: u32,
+    breaker: u32,
+}
+
+/// How a policy stands with the governor, over all its instances and generations.
+#[derive(Debug, Default)]
+struct Standing {
+    mode: Mode,
+    /// Why it is not `enforce`.
+    why: String,
+    /// What it asked for.
+    asked: Window,
+    /// What was accepted.
+    actions: Window,
+    refusals: Window,
+    tripped: bool,
+    tables: BTreeMap<Scope, Held>,
+}
+
+/// A table that a policy has in a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What it asked for, and was added to it.
+    pub table: Table,
+    /// Whether it never denies, whatever the mode.
+    pub log_only: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// A desk, and where the governor hears of what is asked for. `has_command`: whether there is the
+    /// scope `command`.
+    #[must_use]
+    pub fn new(has_command: bool) -> (Self, Receiver<Told>) {
+        let (governor, told) = unbounded();
+        let all = All { actions: Window::default(), actions_per_minute: 600, breaker: 120 };
+        let shared =
+            Shared { governor, has_command, all: Mutex::new(all), standings: Mutex::default() };
+        (Self { shared: Arc::new(shared) }, told)
+    }
+
+    /// Limits for all policies together, and of what each may ask for, per minute.
+    pub fn limit(&self, actions_per_minute: u32, breaker: u32) {
+        let mut all = lock(&self.shared.all);
+        (all.actions_per_minute, all.breaker) = (actions_per_minute, breaker);
+    }
+
+    fn standing(&self, policy: &str) -> Arc<Mutex<Standing>> {
+        let mut standings = lock(&self.shared.standings);
+        if let Some(standing) = standings.get(policy) {
+            return Arc::clone(standing);
+        }
+        let standing = Arc::<Mutex<Standing>>::default();
+        "the mode of the agent is `observe`".clone_into(&mut lock(&standing).why);
+        standings.insert(policy.to_owned(), Arc::clone(&standing));
+        standing
+    }
+
+    /// Says how far a policy may go from now on, and why not further.
+    pub fn set_mode(&self, policy: &str, mode: Mode, why: &str) {
+        let standing = self.standing(policy);
+        let mut standing = lock(&standing);
+        standing.mode = mode;
+        why.clone_into(&mut standing.why);
+    }
+
+    /// Forgets that a policy asked for too much.
+    pub fn reset(&self, policy: &str) {
+        let standing = self.standing(policy);
+        let mut standing = lock(&standing);
+        (standing.tripped, standing.asked) = (false, Window::default());
+    }
+
+    /// Says which table a policy has in a scope now.
+    pub fn set_table(&self, policy: &str, scope: &Scope, held: Option<Held>) {
+        let standing = self.standing(policy);
+        let tables = &mut lock(&standing).tables;
+        match held {
+            Some(held) => tables.insert(scope.clone(), held),
+            None => tables.remove(scope),
+        };
+    }
+
+    /// Forgets a policy that is gone.
+    pub fn forget(&self, policy: &str) {
+        lock(&self.shared.standings).remove(policy);
+    }
+
+    /// The desk for one generation of a policy.
+    #[must_use]
+    pub fn policy(&self, policy: &str, limits: &Limits) -> PolicyDesk {
+        let Limits { actions_per_minute, tables, rules, table_text, .. } = *limits;
+        PolicyDesk {
+            desk: self.clone(),
+            policy: policy.into(),
+            standing: self.standing(policy),
+            actions_per_minute,
+            tables,
+            rules,
+            table_text,
+        }
+    }
+}
+
+/// The desk for one generation of a policy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PolicyDesk {
+    desk: Desk,
+    policy: Arc<str>,
+    standing: Arc<Mutex<Standing>>,
+    actions_per_minute: u32,
+    tables: usize,
+    rules: usize,
+    table_text: usize,
+}
+
+impl PolicyDesk {
+    /// Puts what the policy asks for to what waits for the end of the call.
+    pub fn ask(&self, waiting: &mut Vec<Ask>, scope: &str, wish: Wish<'_>) -> Result<(), Refusal> {
+        let now = Instant::now();
+        let mut standing = lock(&self.standing);
+        let result = self.check(&mut standing, waiting, scope, wish, now);
+        if let Err(Refusal { reason, .. }) = &result
+            && standing.mode > Mode::Observe
+            && standing.refusals.take(REFUSALS_TOLD, now)
+        {
+            let action = match wish {
+                Wish::Set { log_only: false, .. } => "set-table",
+                Wish::Set { log_only: true, .. } => "set-log-only",
+                Wish::Add { .. } => "add",
+                Wish::Clear => "clear",
+            };
+            self.tell(Told::Refused {
+                policy: Arc::clone(&self.policy),
+                scope: crate::escape::prefix(scope, SCOPE_TOLD).to_owned(),
+                action,
+                reason: reason.clone(),
+            });
+        }
+        result
+    }
+
+    /// Hands over what was asked for in a call that ended well.
+    pub fn hand_in(&self, waiting: &mut Vec<Ask>) {
+        for ask in mem::take(waiting) {
+            self.tell(Told::Ask(ask));
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        // Without a governor nothing is done.
+        let _ = self.desk.shared.governor.send(told);
+    }
+
+    fn check(
+        &self,
+        standing: &mut Standing,
+        waiting: &mut Vec<Ask>,
+        scope: &str,
+        wish: Wish<'_>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if standing.mode == Mode::Observe {
+            let why = &standing.why;
+            return Err(Refusal::new(&format_args!(
+                "the mode is `observe`, nothing is done: {why}"
+            )));
+        }
+        let scope: Scope = scope.parse().map_err(|error| Refusal::new(&error))?;
+        if scope == Scope::Command && !self.desk.shared.has_command {
+            let reason = "there is no scope `command` here: it is that of `tipstaff exec`; expected `cgroup:/PATH`";
+            return Err(Refusal::new(&reason));
+        }
+        let before = Before { waiting, held: &standing.tables };
+        let action = self.parse(&before, &scope, wish)?;
+        if before.makes_no_difference(&scope, &action) {
+            return Ok(());
+        }
+        if !matches!(action, Action::Clear) && before.tables_with(&scope) > self.tables {
+            let reason = format!(
+                "it has tables in {} scopes, its limit is {} (`tables`)",
+                before.tables_with(&scope) - 1,
+                self.tables
+            );
+            return Err(Refusal::limit("tables", reason));
+        }
+        self.spend(standing, now)?;
+        waiting.push(Ask { policy: Arc::clone(&self.policy), scope, action });
+        Ok(())
+    }
+
+    fn parse(&self, before: &Before<'_>, scope: &Scope, wish: Wish<'_>) -> Result<Action, Refusal> {
+        let too_many = |rules: usize| {
+            let reason =
+                format!("the table has {rules} rules, its limit is {} (`rules`)", self.rules);
+            Refusal::limit("rules", reason)
+        };
+        match wish {
+            Wish::Clear => Ok(Action::Clear),
+            Wish::Set { table, log_only } => {
+                if table.len() > self.table_text {
+                    let reason = format!(
+                        "the table has {} bytes, its limit is {} (`table_text`)",
+                        table.len(),
+                        self.table_text
+                    );
+                    return Err(Refusal::limit("table_text", reason));
+                }
+                let table: Table = table.parse().map_err(|error| Refusal::new(&error))?;
+                match table.rules.len() {
+                    rules if rules > self.rules => Err(too_many(rules)),
+                    _ => Ok(Action::Set { table, log_only }),
+                }
+            }
+            Wish::Add { rule, ttl } => {
+                let rule: Rule = rule.parse().map_err(|error| Refusal::new(&error))?;
+                match before.rules(scope) + 1 {
+                    rules if rules > self.rules => Err(too_many(rules)),
+                    _ => Ok(Action::Add(Rule { ttl, ..rule })),
+                }
+            }
+        }
+    }
+
+    /// Takes an action out of the budgets.
+    fn spend(&self, standing: &mut Standing, now: Instant) -> Result<(), Refusal> {
+        let mut all = lock(&self.desk.shared.all);
+        if !standing.tripped && !standing.asked.take(all.breaker, now) {
+            standing.tripped = true;
+            self.tell(Told::Tripped(Arc::clone(&self.policy)));
+        }
+        let (own, most) = (self.actions_per_minute, all.actions_per_minute);
+        if !standing.actions.has_room(own, now) {
+            let reason = format!(
+                "its budget is {own} actions per minute (`actions_per_minute` in its limits)"
+            );
+            return Err(Refusal::limit("actions_per_minute", reason));
+        }
+        if !all.actions.take(most, now) {
+            return Err(Refusal::new(&format_args!(
+                "the budget of all policies is {most} actions per minute (`actions_per_minute` in [guard])"
+            )));
+        }
+        standing.actions.note(now);
+        Ok(())
+    }
+}
+
+/// What there is before an action: what waits, over what the policy has.
+struct Before<'a> {
+    waiting: &'a [Ask],
+    held: &'a BTreeMap<Scope, Held>,
+}
+
+impl Before<'_> {
+    fn of<'a>(&'a self, scope: &'a Scope) -> impl DoubleEndedIterator<Item = &'a Action> {
+        self.waiting.iter().filter(move |ask| ask.scope == *scope).map(|ask| &ask.action)
+    }
+
+    /// Whether it asks for what is there.
+    fn makes_no_difference(&self, scope: &Scope, action: &Action) -> bool {
+        match (self.of(scope).next_back(), action) {
+            (Some(last), _) => last == action,
+            (None, Action::Clear) => !self.held.contains_key(scope),
+            (None, Action::Add(_)) => false,
+            (None, Action::Set { table, log_only }) => self
+                .held
+                .get(scope)
+                .is_some_and(|held| held.table == *table && held.log_only == *log_only),
+        }
+    }
+
+    /// Number of tables if there is one in this scope.
+    fn tables_with(&self, scope: &Scope) -> usize {
+        let mut scopes: std::collections::BTreeSet<&Scope> = self.held.keys().collect();
+        scopes.insert(scope);
+        for Ask { scope, action, .. } in self.waiting {
+            match action {
+                Action::Clear => scopes.remove(scope),
+                _ => scopes.insert(scope),
+            };
+        }
+        scopes.len()
+    }
+
+    /// Most rules that the table of a scope can have.
+    fn rules(&self, scope: &Scope) -> usize {
+        let held = self.held.get(scope).map_or(0, |held| held.table.rules.len());
+        self.of(scope).fold(held, |rules, action| match action {
+            Action::Set { table, .. } => table.rules.len(),
+            Action::Add(_) => rules + 1,
+            Action::Clear => 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
