@@ -49,6 +49,7 @@ fn plan(kinds: &Kinds) -> Plan {
         fields: fields.iter().map(|(name, ty)| ask(name, *ty)).collect(),
         condition: None,
         every_ns: None,
+        urgent: false,
     };
     let mut plan =
         bind("test", &[subscription("open", &open), subscription("connect", &connect)], kinds, &[])

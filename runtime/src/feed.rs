@@ -53,6 +53,8 @@ pub struct Feed {
     after: u64,
     /// Whether it takes the place of another feed, which gets the events up to `after`.
     replaces: bool,
+    /// Whether what is to be delivered has a row that does not wait for older ones.
+    has_urgent: bool,
     /// Whom to tell when everything up to a time is delivered.
     waiting: Vec<(u64, Sender<()>)>,
     late: u64,
@@ -82,6 +84,7 @@ impl Feed {
             sealed_until: 0,
             after: cut,
             replaces,
+            has_urgent: false,
             waiting: Vec::new(),
             late: 0,
         }
@@ -110,6 +113,7 @@ impl Feed {
         }
         bound.projection.append(record, lookup, self.open.rows(now))?;
         self.open.note(bound.index, time);
+        self.has_urgent |= bound.urgent;
         if self.open.is_full() {
             self.seal(self.open.last_ns());
         }
@@ -212,6 +216,7 @@ impl Feed {
         let start = open.rows(now).len();
         bound.projection.append(record, lookup, open.rows(now))?;
         open.note(bound.index, time);
+        self.has_urgent |= bound.urgent;
         if is_late {
             open.mark_late(start);
             self.late += 1;
@@ -262,11 +267,16 @@ impl Feed {
         (!self.open.is_empty()).then(|| self.open.began() + self.latency_ns)
     }
 
-    /// Delivers the batches whose time the watermark has passed; returns their number.
+    /// Delivers the batches whose time the watermark has passed, and those with an urgent row for which
+    /// nothing else has to be waited for; returns their number.
     pub fn deliver(&mut self, watermark: u64) -> u64 {
         let mut batches = 0;
-        while let Some((until, ..)) = self.sealed.front()
-            && *until <= watermark
+        if self.has_urgent && !self.open.is_empty() {
+            self.seal(self.open.last_ns());
+        }
+        while let Some((until, members, _)) = self.sealed.front()
+            // At a cut older rows that come late must still find those who were there.
+            && (*until <= watermark || self.has_urgent && Arc::ptr_eq(members, &self.members))
             && let Some((_, members, open)) = self.sealed.pop_front()
         {
             open.close(&self.plan, &mut |batch| {
@@ -276,6 +286,7 @@ impl Feed {
                 }
             });
         }
+        self.has_urgent &= !self.sealed.is_empty();
         if self.replaces && self.after <= watermark {
             // The other feed has delivered all that it will: what comes late now comes here.
             self.replaces = false;

@@ -37,6 +37,26 @@ struct Target {
     bound: Arc<Bound>,
 }
 
+/// Which events are to be delivered at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// None.
+    None,
+    /// Those of the urgent ring.
+    Ring,
+    /// fork, exec or exit, too.
+    Life,
+}
+
+impl Urgency {
+    fn of<'a>(all: impl Iterator<Item = &'a Arc<Bound>>) -> Self {
+        all.filter(|bound| bound.urgent)
+            .map(|bound| if bound.kind <= catalogue::exit::KIND { Self::Life } else { Self::Ring })
+            .max()
+            .unwrap_or(Self::None)
+    }
+}
+
 /// See the module's documentation.
 pub struct Intake {
     feeds: Vec<Feed>,
@@ -47,6 +67,8 @@ pub struct Intake {
     tables: Tables,
     /// The tables that any feed's fields are read from.
     needs: Needs,
+    /// What is delivered at once.
+    urgency: Urgency,
     /// Those of them that have to be seeded.
     unseeded: Needs,
     /// Whether the resolver was asked for that and has not shown all yet.
@@ -70,6 +92,7 @@ impl Intake {
             spare: Spare::default(),
             tables: Tables::new(resolver.clone()),
             needs: Needs::default(),
+            urgency: Urgency::None,
             unseeded: Needs::default(),
             is_seeding: false,
             resolver,
@@ -240,6 +263,12 @@ impl Intake {
         self.feeds.iter().filter_map(Feed::due).min()
     }
 
+    /// What is to be delivered at once, and must not wait until the next drain.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
     fn drop_feeds_that_are_over(&mut self) {
         self.late += self.feeds.iter().filter(|feed| feed.is_over()).map(Feed::late).sum::<u64>();
         self.feeds.retain(|feed| !feed.is_over());
@@ -259,6 +288,7 @@ impl Intake {
         let before = self.needs;
         self.needs =
             self.feeds.iter().fold(Needs::default(), |needs, feed| needs.and(feed.plan.needs()));
+        self.urgency = Urgency::of(self.feeds.iter().flat_map(|feed| feed.plan.bound()));
         // The probes are attached already, so nothing in between is missed.
         self.unseeded = self.unseeded.and(self.needs.beyond(before));
         if before.processes && !self.needs.processes {

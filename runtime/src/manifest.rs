@@ -57,6 +57,8 @@ pub struct Subscription {
     pub condition: Option<String>,
     /// Time between two rows of the same keys, for an aggregated kind.
     pub every_ns: Option<u64>,
+    /// Whether its rows are delivered at once, alone and out of order if need be.
+    pub urgent: bool,
 }
 
 /// One field that a policy asks for: `NAME:TYPE` or `NAME:TYPE?`.

@@ -22,6 +22,7 @@ fn plan() -> Plan {
             fields,
             condition: None,
             every_ns: None,
+            urgent: false,
         }],
         &Kinds::built_in(),
         &[],

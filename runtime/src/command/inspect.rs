@@ -67,12 +67,13 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     if let Some(ns) = tick_ns {
         writeln!(out, "  tick          every {:?}", Duration::from_nanos(*ns))?;
     }
-    for Subscription { event, optional, fields, every_ns, condition } in subscriptions {
+    for Subscription { event, optional, fields, every_ns, condition, urgent } in subscriptions {
         let every = every_ns.map(|ns| format!(", every {:?}", Duration::from_nanos(ns)));
         writeln!(
             out,
-            "  subscribes to {event}{}{}",
+            "  subscribes to {event}{}{}{}",
             every.unwrap_or_default(),
+            if *urgent { ", urgent" } else { "" },
             if *optional { " (if there is such a kind)" } else { "" }
         )?;
         if let Some(condition) = condition {
@@ -100,9 +101,9 @@ fn json(inspection: &Inspection) -> serde_json::Value {
     let Manifest { name, version, subscriptions, settings, tick_ns } = manifest;
     let field = |Ask { name, ty, optional }: &Ask| json!({ "name": name, "type": ty.to_string(), "optional": optional });
     let subscription =
-        |Subscription { event, optional, fields, every_ns, condition }: &Subscription| {
+        |Subscription { event, optional, fields, every_ns, condition, urgent }: &Subscription| {
             let fields: Vec<_> = fields.iter().map(field).collect();
-            json!({ "event": event, "optional": optional, "fields": fields, "where": condition, "every_ns": every_ns })
+            json!({ "event": event, "optional": optional, "fields": fields, "where": condition, "every_ns": every_ns, "urgent": urgent })
         };
     let setting = |Setting { name, ty, doc, default }: &Setting| json!({ "name": name, "type": ty.to_string(), "doc": doc, "default": default });
     json!({

@@ -189,6 +189,7 @@ impl<W: Write> Printer<W> {
             let every = bound.fold.as_ref().map(|fold| Duration::from_nanos(fold.every_ns()));
             lines.push(match every {
                 Some(every) => format!("  {kind}, added up in the kernel, rows every {every:?}"),
+                None if bound.urgent => format!("  {kind}, urgent"),
                 None => format!("  {kind}"),
             });
             lines.push(format!("    fields  {}", fields.join(", ")));
@@ -200,6 +201,7 @@ impl<W: Write> Printer<W> {
                 "fields": fields,
                 "where": condition,
                 "tested": tested,
+                "urgent": bound.urgent,
                 "every_ns": bound.fold.as_ref().map(tipstaff_runtime::fold::Fold::every_ns),
             }));
         }

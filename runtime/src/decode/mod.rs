@@ -44,6 +44,7 @@ pub fn subscription<'a>(kind: &Kind, names: impl IntoIterator<Item = &'a str>) -
         fields,
         condition: None,
         every_ns: None,
+        urgent: false,
     }
 }
 

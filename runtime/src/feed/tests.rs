@@ -19,12 +19,17 @@ fn member(id: u64) -> (Member, Arc<Queue>) {
 
 impl Bench {
     fn new(cut: u64, replaces: bool) -> Self {
+        Self::with(false, cut, replaces)
+    }
+
+    fn with(urgent: bool, cut: u64, replaces: bool) -> Self {
         let subscription = Subscription {
             event: "exit".into(),
             optional: false,
             fields: Vec::new(),
             condition: None,
             every_ns: None,
+            urgent,
         };
         let plan = Arc::new(bind("t", &[subscription], &Kinds::built_in(), &[]).unwrap());
         let (member, queue) = member(0);
@@ -76,6 +81,28 @@ fn a_batch_waits_for_its_latency_and_then_for_the_watermark() {
     assert_eq!(bench.feed.due(), Some(0));
     assert_eq!(bench.feed.deliver(10), 1);
     assert_eq!((bench.delivered(), bench.feed.due()), (vec![vec![10]], None));
+}
+
+#[test]
+fn what_is_urgent_waits_for_nothing_but_a_cut() {
+    let mut bench = Bench::with(true, 0, false);
+    bench.append(10, 100);
+    assert_eq!(bench.feed.deliver(0), 1);
+    bench.append(9, 100);
+    bench.append(11, 100);
+    assert_eq!(bench.feed.deliver(0), 1);
+    assert_eq!((bench.delivered(), bench.feed.due()), (vec![vec![10], vec![-9, 11]], None));
+
+    // Who leaves gets what happened up to the cut, although it comes late.
+    bench.append(20, 100);
+    bench.feed.leave(MemberId(0), 25, crossbeam_channel::bounded(0).0);
+    let (second, queue) = member(1);
+    bench.feed.join(second, 25);
+    bench.append(30, 100);
+    assert_eq!(bench.feed.deliver(0), 0);
+    bench.append(21, 100);
+    assert_eq!(bench.feed.deliver(25), 2);
+    assert_eq!((bench.delivered(), times(&queue)), (vec![vec![20, 21]], vec![vec![30]]));
 }
 
 #[test]

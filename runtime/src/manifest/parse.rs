@@ -60,6 +60,8 @@ struct RawSubscription {
     #[serde(rename = "where")]
     condition: Option<String>,
     every: Option<String>,
+    #[serde(default)]
+    urgent: bool,
 }
 
 #[derive(Deserialize)]
@@ -166,7 +168,7 @@ fn time(
 }
 
 fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
-    let event = raw.event;
+    let event = raw.event.clone();
     if !is_name(&event) {
         return Err(refuse(format!("event {event:?} is not the name of an event kind")));
     }
@@ -186,7 +188,14 @@ fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
     }
     let every = raw.every.as_deref().map(|text| time("every", text, &EVERY_NS));
     let every_ns = every.transpose().map_err(within)?;
-    Ok(Subscription { optional: raw.optional, fields, event, condition: raw.condition, every_ns })
+    if raw.urgent && every_ns.is_some() {
+        return Err(within(refuse(
+            "it has `urgent` and `every`: rows that are added up over a time cannot be delivered at once"
+                .to_owned(),
+        )));
+    }
+    let RawSubscription { optional, condition, urgent, .. } = raw;
+    Ok(Subscription { event, optional, fields, condition, every_ns, urgent })
 }
 
 fn ask(text: &str) -> Result<Ask, ManifestError> {
@@ -349,6 +358,16 @@ mod tests {
             assert!(said.contains("subscription to `syscall_stats`: every"), "{said}");
             assert!(said.contains("from \"100ms\" to \"24h\""), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_urgent_cannot_wait_for_its_tick() {
+        let of = |more: &str| {
+            parse(&format!("[[subscribe]]\nevent = \"exec\"\nfields = []\nurgent = true\n{more}"))
+        };
+        assert!(of("").unwrap().subscriptions[0].urgent);
+        let said = of("every = \"1s\"").unwrap_err().to_string();
+        assert!(said.contains("subscription to `exec`: it has `urgent` and `every`"), "{said}");
     }
 
     #[test]

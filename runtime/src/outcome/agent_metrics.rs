@@ -1,9 +1,14 @@
 //! What the agent says of itself. A metric is written once, in the list below: from there come its
 //! field, its registration and `docs/metrics.md`.
 
+use std::{fmt, time::Duration};
+
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder},
+    metrics::{
+        MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 
@@ -14,7 +19,7 @@ pub struct AgentMetric {
     pub field: &'static str,
     /// Name in the exposition, without a counter's `_total`.
     pub name: String,
-    /// `counter` or `gauge`.
+    /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
     /// Names of its labels.
     pub labels: &'static [&'static str],
@@ -98,6 +103,42 @@ impl Documented for Gauge {
     const KIND: MetricType = <Self as TypedMetric>::TYPE;
 }
 
+impl Documented for Delay {
+    const KIND: MetricType = <Self as TypedMetric>::TYPE;
+}
+
+/// How times from 10 us to 10 s are distributed.
+#[derive(Debug, Clone)]
+pub struct Delay(Histogram);
+
+impl Default for Delay {
+    fn default() -> Self {
+        let bounds = (-5..1).flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10f64.powi(power)));
+        Self(Histogram::new(bounds.chain([10.0])))
+    }
+}
+
+impl Delay {
+    /// Counts a time.
+    pub fn observe(&self, time: Duration) {
+        self.0.observe(time.as_secs_f64());
+    }
+}
+
+impl TypedMetric for Delay {
+    const TYPE: MetricType = Histogram::TYPE;
+}
+
+impl EncodeMetric for Delay {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
 impl<L: Labelled, M: Documented> Documented for Family<L, M> {
     const KIND: MetricType = M::KIND;
     const LABELS: &'static [&'static str] = L::LABELS;
@@ -123,6 +164,7 @@ macro_rules! agent_metrics {
                         name: format!("{}_{}{suffix}", Self::PREFIX, stringify!($field)),
                         kind: match <$type as Documented>::KIND {
                             MetricType::Counter => "counter",
+                            MetricType::Histogram => "histogram",
                             _ => "gauge",
                         },
                         labels: <$type as Documented>::LABELS,
@@ -199,6 +241,8 @@ agent_metrics! {
     limits_reached: Family<LimitLabels, Counter>;
     /// Time that a policy had to wait because it had used up its share of a core.
     throttled: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
+    /// Time from an event until the policy was called with it, for the oldest event of each batch.
+    delivery_delay: Family<PolicyLabels, Delay>, Seconds;
     /// Enriched fields that had no value in a row, by field and reason.
     enrichment_misses: Family<CauseLabels, Counter>;
     /// Alerts that a policy raised and that went on to the sink.

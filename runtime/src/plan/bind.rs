@@ -3,7 +3,7 @@
 use super::{Bound, EVERY_NS, Error, Plan, layout, want, want_for_table};
 use std::sync::Arc;
 
-use tipstaff_events::Role;
+use tipstaff_events::{Role, catalogue, wire};
 
 use crate::{
     fold::Fold,
@@ -101,9 +101,14 @@ impl Binding<'_> {
         if subscription.every_ns.is_some() && !kind.is_aggregated() {
             return Err(Error::Every { policy: self.policy.into(), event: event.as_str().into() });
         }
+        if subscription.urgent && kind.is_aggregated() {
+            return Err(Error::Urgent { policy: self.policy.into(), event: event.as_str().into() });
+        }
         let mut roles = Vec::new();
         let mut layout = layout::Layout::new(kind, index);
-        want(&mut plan.wanted, kind.id, 0);
+        // fork, exec and exit stay where they are in order with each other; that ring is drained first.
+        let has_ring = subscription.urgent && kind.id > catalogue::exit::KIND;
+        want(&mut plan.wanted, kind.id, if has_ring { wire::URGENT_BIT } else { 0 });
         for ask in &subscription.fields {
             let field = self.find(kind, ask, plan)?;
             roles.push(field.map_or(Role::Key, |field| field.role));
@@ -140,7 +145,9 @@ impl Binding<'_> {
         let (projection, columns) = layout.finish();
         let every = subscription.every_ns.unwrap_or(EVERY_NS);
         let fold = kind.is_aggregated().then(|| Fold::new(&columns, &roles, every));
-        let mut bound = Bound { index, kind: kind.id, projection, columns, filter: None, fold };
+        let urgent = subscription.urgent;
+        let mut bound =
+            Bound { index, kind: kind.id, projection, columns, filter: None, fold, urgent };
         if let Some(condition) = &subscription.condition {
             let filter = self.condition(kind, condition)?;
             if filter.is_never() {

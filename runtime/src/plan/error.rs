@@ -110,6 +110,16 @@ pub enum Error {
         /// The event.
         event: Box<str>,
     },
+    /// Rows that are added up over a time, asked for at once.
+    #[error(
+        "policy `{policy}`: event `{event}` is an aggregated one, whose rows come at a tick and not at once; remove `urgent`"
+    )]
+    Urgent {
+        /// Name of the policy.
+        policy: Box<str>,
+        /// The event.
+        event: Box<str>,
+    },
     /// More subscriptions than a row's index can tell apart, or more fields than a row can hold.
     #[error("policy `{policy}`: {count} {what} are asked for, {most} at most are possible")]
     TooMany {

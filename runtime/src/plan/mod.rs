@@ -60,6 +60,8 @@ pub struct Bound {
     pub filter: Option<Arc<Predicate>>,
     /// How rows are added up, if the kind is an aggregated one.
     pub fold: Option<Fold>,
+    /// Whether its rows are delivered at once: who waits for them would rather have them out of order.
+    pub urgent: bool,
 }
 
 impl Bound {
@@ -102,6 +104,19 @@ impl Plan {
         self.bound()
             .flat_map(|bound| bound.reads())
             .fold(Needs::default(), |needs, field| needs.and(Needs::of(field)))
+    }
+
+    /// Lets its urgent subscriptions wait like all others. Whether there were any.
+    pub fn calm(&mut self) -> bool {
+        let mut was_urgent = false;
+        for bound in self.subscriptions.iter_mut().flatten().filter(|bound| bound.urgent) {
+            was_urgent = true;
+            Arc::make_mut(bound).urgent = false;
+        }
+        for word in self.wanted.values_mut() {
+            *word &= !wire::URGENT_BIT;
+        }
+        was_urgent
     }
 
     /// The bound subscriptions.

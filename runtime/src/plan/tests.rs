@@ -22,6 +22,7 @@ fn subscription(event: &str, fields: &[&str]) -> Subscription {
         fields: fields.iter().map(|field| ask(field)).collect(),
         condition: None,
         every_ns: None,
+        urgent: false,
     }
 }
 

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     manifest::Manifest,
-    outcome::{AgentMetrics, LimitLabels, LossLabels, PolicyLabels},
+    outcome::{AgentMetrics, Delay, LimitLabels, LossLabels, PolicyLabels},
     queue::{Batch, Cause, Gap},
 };
 
@@ -26,6 +26,7 @@ pub struct Counts {
     cpu: Counter<f64, AtomicU64>,
     traps: Counter,
     throttled: Counter<f64, AtomicU64>,
+    delay: Delay,
 }
 
 /// The same as numbers.
@@ -65,6 +66,7 @@ impl Counts {
             cpu: metrics.call_cpu.get_or_create_owned(&labels),
             traps: metrics.traps.get_or_create_owned(&labels),
             throttled: metrics.throttled.get_or_create_owned(&labels),
+            delay: metrics.delivery_delay.get_or_create_owned(&labels),
             policy: labels.policy,
             metrics: Arc::clone(metrics),
         }
@@ -74,6 +76,11 @@ impl Counts {
     pub fn called(&self, cpu: Duration) {
         self.calls.inc();
         self.cpu.inc_by(cpu.as_secs_f64());
+    }
+
+    /// The policy is called with a batch at this time.
+    pub fn delivers(&self, batch: &Batch, now_ns: u64) {
+        self.delay.observe(Duration::from_nanos(now_ns.saturating_sub(batch.first_ns)));
     }
 
     /// The policy took a batch.

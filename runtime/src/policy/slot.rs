@@ -221,6 +221,7 @@ impl Work {
             self.lose(batch);
             return;
         }
+        self.counts.delivers(batch, clock::monotonic_ns());
         self.call(|instance| instance.on_batch(&batch.bytes));
         if self.instance.is_some() {
             self.counts.delivered(batch);

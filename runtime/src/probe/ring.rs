@@ -41,6 +41,12 @@ impl Ring {
         looked_at
     }
 
+    /// Whether a record was taken out that is to be handed out later.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Whether something is in the ring: what [`Self::drain`] left there, or a record that a program
     /// has reserved and not committed, behind which later ones wait although they are committed.
     #[must_use]
@@ -48,7 +54,7 @@ impl Ring {
         // The kernel compares the positions up to which is reserved and up to which we have read.
         let mut ring = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
         let at_once = Timespec::default();
-        !self.held.is_empty() || poll(&mut ring, Some(&at_once)).is_ok_and(|ready| ready > 0)
+        self.holds() || poll(&mut ring, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 }
 

@@ -23,6 +23,7 @@ fn plan(event: &str, fields: Vec<Ask>) -> Arc<Plan> {
         fields,
         condition: None,
         every_ns: None,
+        urgent: false,
     };
     Arc::new(bind("test", &[subscription], &Kinds::built_in(), &[]).unwrap())
 }
@@ -146,7 +147,7 @@ impl Source for Flood {
             self.record[self.number_at..][..8].copy_from_slice(&number.to_ne_bytes());
             each(Item::Record(&self.record));
         }
-        Drained { items, all: true, ended: false }
+        Drained { items, all: true, holds_urgent: false, ended: false }
     }
 
     fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {
@@ -285,6 +286,7 @@ fn what_is_asked_for_twice_is_told_twice_with_its_index() {
         fields,
         condition: None,
         every_ns: None,
+        urgent: false,
     };
     let both = [subscription(vec![]), subscription(vec![ask("code", AskType::U32)])];
     let plan = Arc::new(bind("test", &both, &Kinds::built_in(), &[]).unwrap());
@@ -311,7 +313,7 @@ impl Source for Late {
             each(Item::Record(&self.record));
         }
         self.looks = self.looks.saturating_sub(1);
-        Drained { items, all: true, ended: false }
+        Drained { items, all: true, holds_urgent: false, ended: false }
     }
 
     fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {

@@ -6,7 +6,12 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{Command, losses::Totals, nanoseconds, publish::Publisher};
 use crate::{
-    clock, feed::Member, intake::Intake, resolver::Resolver, source::Source, waker::Waker,
+    clock,
+    feed::Member,
+    intake::{Intake, Urgency},
+    resolver::Resolver,
+    source::Source,
+    waker::Waker,
 };
 
 /// Most items of each ring that are taken before anything else is looked at.
@@ -84,7 +89,7 @@ impl<S: Source> Work<S> {
             }
             match self.round() {
                 Next::Again => {}
-                Next::Sleep => std::thread::sleep(BUSY_SLEEP),
+                Next::Sleep => self.sleep(),
                 Next::Wait(timeout) => self.source.wait(self.waker.fd(), timeout),
             }
         }
@@ -135,7 +140,8 @@ impl<S: Source> Work<S> {
             self.intake.tables().expire(began);
             self.publisher.publish(&mut self.intake);
         }
-        if !drained.all || answers == MOST_ANSWERS || !self.source.is_live() {
+        let is_urgent = drained.holds_urgent && self.intake.urgency() != Urgency::None;
+        if !drained.all || is_urgent || answers == MOST_ANSWERS || !self.source.is_live() {
             Next::Again
         } else if drained.items > 0 {
             Next::Sleep
@@ -146,6 +152,17 @@ impl<S: Source> Work<S> {
                     let next = due.unwrap_or(u64::MAX).min(self.next_round);
                     Next::Wait(Duration::from_nanos(next.saturating_sub(began)))
                 }
+            }
+        }
+    }
+
+    /// Lets more events come together, if none of them is urgent.
+    fn sleep(&mut self) {
+        match self.intake.urgency() {
+            Urgency::None => std::thread::sleep(BUSY_SLEEP),
+            urgency => {
+                let life = urgency == Urgency::Life;
+                self.source.wait_for_urgent(self.waker.fd(), BUSY_SLEEP, life);
             }
         }
     }

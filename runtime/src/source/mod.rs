@@ -22,6 +22,14 @@ pub trait Source: Send {
     /// Blocks until something is waiting, `waker` becomes readable, or `timeout` has passed.
     fn wait(&mut self, waker: BorrowedFd<'_>, timeout: Duration);
 
+    /// Blocks until `timeout` has passed, `waker` becomes readable, or something urgent is waiting: in
+    /// the urgent ring, or with `life` in the life ring. Where nothing happens while it is read nothing
+    /// is urgent.
+    fn wait_for_urgent(&mut self, waker: BorrowedFd<'_>, timeout: Duration, life: bool) {
+        let _ = (waker, life);
+        std::thread::sleep(timeout);
+    }
+
     /// Whether there is something that [`Self::drain`] could not hand out yet: a probe has begun a
     /// record and not ended it, and those behind it wait too.
     fn has_unfinished(&self) -> bool;
@@ -55,6 +63,8 @@ pub struct Drained {
     pub items: usize,
     /// Whether nothing was waiting any more when each ring was last looked at.
     pub all: bool,
+    /// Whether an urgent event was there that is to be handed out after a life event that came since.
+    pub holds_urgent: bool,
     /// Whether there will never be more.
     pub ended: bool,
 }

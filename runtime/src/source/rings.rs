@@ -55,13 +55,15 @@ impl Source for Rings {
             newest = record.first_chunk().map_or(newest, |time| u64::from_ne_bytes(*time));
             each(Item::Record(record));
         });
-        let mut drained = Drained { items, all: items < most, ended: false };
+        let mut drained = Drained { items, all: items < most, holds_urgent: false, ended: false };
         let until = if drained.all { began } else { newest };
         for ring in others {
             let items = ring.drain(most, until, |record| each(Item::Record(record)));
             drained.items += items;
             drained.all &= items < most;
         }
+        let [_, urgent, _] = &self.in_order;
+        drained.holds_urgent = urgent.holds();
         drained.items += self.aggregates.drain(until, each);
         drained
     }
@@ -73,6 +75,15 @@ impl Source for Rings {
         ];
         let timeout = Timespec::try_from(timeout).ok();
         // Interrupted is as good as woken: the caller looks again.
+        let _ = poll(&mut ready, timeout.as_ref());
+    }
+
+    fn wait_for_urgent(&mut self, waker: BorrowedFd<'_>, timeout: Duration, life: bool) {
+        let [of_life, urgent, _] = &self.in_order;
+        let of_life = if life { of_life.as_fd() } else { waker };
+        let mut ready =
+            [waker, urgent.as_fd(), of_life].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let timeout = Timespec::try_from(timeout).ok();
         let _ = poll(&mut ready, timeout.as_ref());
     }
 

@@ -27,6 +27,8 @@ pub struct Subscription<'a> {
     pub optional: bool,
     /// Time between two rows of the same keys, of an aggregated kind.
     pub every: Option<&'a str>,
+    /// Whether its rows are delivered at once.
+    pub urgent: bool,
     /// The fields.
     pub columns: &'a [Column],
     /// Which events of the kind; `None`: all.
@@ -120,6 +122,9 @@ const fn subscription(out: &mut Writer<'_>, subscription: &Subscription<'_>) {
     }
     if let Some(every) = subscription.every {
         out.pair("every", every);
+    }
+    if subscription.urgent {
+        out.push("urgent = true\n");
     }
 }
 

@@ -66,6 +66,8 @@ pub trait Event<'a>: Sized {
     const WHERE: Option<&'static str> = None;
     /// Time between two rows of the same keys, of an aggregated kind.
     const EVERY: Option<&'static str> = None;
+    /// Whether its rows are delivered at once.
+    const URGENT: bool = false;
     /// Its fields.
     const FIELDS: &'static [Column];
     /// Reads it from a row of its subscription, cut to the fixed part.

@@ -162,6 +162,7 @@ fn the_manifest_says_what_the_structs_say() {
                 columns: Exec::FIELDS,
                 condition: Exec::WHERE,
                 every: Exec::EVERY,
+                urgent: Exec::URGENT,
             },
             Subscription {
                 kind: Bare::KIND,
@@ -169,6 +170,7 @@ fn the_manifest_says_what_the_structs_say() {
                 columns: Bare::FIELDS,
                 condition: Bare::WHERE,
                 every: Bare::EVERY,
+                urgent: Bare::URGENT,
             },
         ],
         settings: Rules::SETTINGS,

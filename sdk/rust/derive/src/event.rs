@@ -7,7 +7,7 @@ use syn::{DeriveInput, GenericParam, Lifetime, LitStr, Result, ext::IdentExt, sp
 use crate::{check_name, named_fields, settings::quote_toml};
 
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let OnStruct { kind, optional, condition, every } = on_struct(input)?;
+    let OnStruct { kind, optional, condition, every, urgent } = on_struct(input)?;
     let every = every.map_or_else(
         || quote!(::core::option::Option::None),
         |every| quote!(::core::option::Option::Some(#every)),
@@ -49,6 +49,7 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
             const OPTIONAL: bool = #optional;
             const WHERE: ::core::option::Option<&'static str> = #condition;
             const EVERY: ::core::option::Option<&'static str> = #every;
+            const URGENT: bool = #urgent;
             const FIELDS: &'static [::tipstaff::field::Column] = &[#(#columns),*];
 
             #[inline]
@@ -67,10 +68,11 @@ struct OnStruct {
     /// An expression: the condition as a TOML string.
     condition: TokenStream,
     every: Option<String>,
+    urgent: bool,
 }
 
 fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
-    let (mut kind, mut optional, mut every) = (None, false, None);
+    let (mut kind, mut optional, mut every, mut urgent) = (None, false, None, false);
     let mut condition = quote!(::core::option::Option::None);
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
         attribute.parse_nested_meta(|meta| {
@@ -81,6 +83,9 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
                 Ok(())
             } else if meta.path.is_ident("optional") {
                 optional = true;
+                Ok(())
+            } else if meta.path.is_ident("urgent") {
+                urgent = true;
                 Ok(())
             } else if meta.path.is_ident("filter") {
                 let text: LitStr = meta.value()?.parse()?;
@@ -96,7 +101,7 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
                 Ok(())
             } else {
                 Err(meta.error(
-                    "expected `kind = \"...\"`, `filter = \"...\"`, `every = \"1s\"` or `optional`",
+                    "expected `kind = \"...\"`, `filter = \"...\"`, `every = \"1s\"`, `urgent` or `optional`",
                 ))
             }
         })?;
@@ -104,7 +109,7 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
     let kind = kind.ok_or_else(|| {
         syn::Error::new_spanned(&input.ident, "of what kind? write `#[event(kind = \"...\")]`")
     })?;
-    Ok(OnStruct { kind, optional, condition, every })
+    Ok(OnStruct { kind, optional, condition, every, urgent })
 }
 
 fn on_field(field: &syn::Field) -> Result<(Option<LitStr>, bool)> {
