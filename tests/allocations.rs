@@ -1,6 +1,7 @@
 //! The reader allocates nothing for an event, only for a batch, and for fork, exec and exit.
 
 use std::{alloc::System, sync::Arc};
+use tipstaff_events::sample::Sample;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tipstaff_runtime::{
@@ -50,6 +51,7 @@ fn plan(kinds: &Kinds) -> Plan {
         condition: None,
         every_ns: None,
         urgent: false,
+        sample: Sample::ALL,
     };
     let mut plan =
         bind("test", &[subscription("open", &open), subscription("connect", &connect)], kinds, &[])

@@ -7,15 +7,20 @@ mod kernel;
 use std::process::Command;
 
 use kernel::{Recording, alone};
-use tipstaff_events::catalogue::{connect, exec, unlink};
+use tipstaff_events::{
+    catalogue::{connect, exec, unlink},
+    filter::Filter,
+    sample::{By, Sample},
+};
 use tipstaff_runtime::{
     enrich::{Lookup, Tables},
     kind::Kinds,
-    predicate::Predicate,
+    predicate::{self, Predicate},
     probe::RingSizes,
+    record,
 };
 
-fn predicate(kind: &str, condition: &str) -> Predicate {
+fn condition(kind: &str, condition: &str) -> Predicate {
     Predicate::parse(condition, Kinds::built_in().named(kind).unwrap()).unwrap()
 }
 
@@ -23,7 +28,7 @@ fn predicate(kind: &str, condition: &str) -> Predicate {
 fn only_what_passes_reaches_a_ring() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
-    recording.want_some(exec::KIND, &[&predicate("exec", "path = /usr/bin/true and ppid != 0")]);
+    recording.want_some(exec::KIND, &[&condition("exec", "path = /usr/bin/true and ppid != 0")]);
     let mut pids = Vec::new();
     for _ in 0..100 {
         pids.push(recording.run(&mut Command::new("/usr/bin/true")).0);
@@ -95,7 +100,7 @@ fn the_kernel_and_the_host_find_the_same() {
         let all = recording.of_process(kind, pid);
         assert!(all.len() >= 13, "{name}: {}", all.len());
         for condition in conditions {
-            let wanted = predicate(name, condition);
+            let wanted = self::condition(name, condition);
             let mut lookup = Lookup::new(&mut tables, None);
             let expected = all
                 .iter()
@@ -125,7 +130,7 @@ fn what_is_wanted_all_the_time_is_never_kept_back_while_filters_change() {
     let Some(_guard) = alone() else { return };
     // Room for all of them: changing a filter takes its time.
     let mut recording = Recording::open(RingSizes { bulk: 64 << 20, ..RingSizes::default() });
-    let all_the_time = predicate("unlink", "path_given ^= /nowhere/always");
+    let all_the_time = condition("unlink", "path_given ^= /nowhere/always");
     recording.want_some(unlink::KIND, &[&all_the_time]);
     let script = format!(
         "import os\nfor _ in range({TIMES}):\n try: os.unlink('/nowhere/always')\n except OSError: pass"
@@ -133,7 +138,7 @@ fn what_is_wanted_all_the_time_is_never_kept_back_while_filters_change() {
     let mut child = kernel::python(&script).spawn().unwrap();
     let mut changes = 0_u32;
     while child.try_wait().unwrap().is_none() {
-        let other = predicate("unlink", &format!("result = {changes} or path_given = /{changes}"));
+        let other = condition("unlink", &format!("result = {changes} or path_given = /{changes}"));
         recording.want_some(unlink::KIND, &[&other, &all_the_time]);
         recording.drain();
         changes += 1;
@@ -141,4 +146,50 @@ fn what_is_wanted_all_the_time_is_never_kept_back_while_filters_change() {
     let events = recording.of_process(unlink::KIND, child.id());
     assert_eq!((events.len(), recording.lost()), (TIMES, vec![]));
     assert!(changes > 10, "{changes} changes");
+}
+
+#[test]
+fn of_many_events_one_in_so_many_reaches_a_ring() {
+    const TIMES: usize = 100_000;
+    const EVERY: u16 = 50;
+    let Some(_guard) = alone() else { return };
+    let mut recording = Recording::open(RingSizes::default());
+    // With a condition it is one in so many of those that are wanted.
+    let wanted = condition("unlink", "path_given ^= /nowhere/wanted");
+    let filter = predicate::filter([&wanted]).unwrap();
+    let sample = Sample::new(EVERY, By::Event);
+    let filter = Filter { sample: sample.number().into(), ..filter };
+    recording.want_filtered(unlink::KIND, &filter);
+    let script = format!(
+        "import os\nfor i in range({TIMES} * 2):\n try: os.unlink(('/nowhere/wanted', '/nowhere/else')[i % 2])\n except OSError: pass"
+    );
+    let pid = recording.run(&mut kernel::python(&script)).0;
+    let events = recording.of_process(unlink::KIND, pid);
+    assert!(events.iter().all(|event| event.text("path_given") == b"/nowhere/wanted"));
+    assert!(events.iter().all(|event| record::sample(event.bytes()).unwrap() == sample));
+    // Each CPU takes its own turns: at most one more or less on each.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let expected = TIMES / usize::from(EVERY);
+    let found = events.len();
+    assert!(found.abs_diff(expected) <= cpus, "{found}, expected {expected} on {cpus} CPUs");
+    assert_eq!(recording.lost(), []);
+}
+
+#[test]
+fn of_many_processes_all_events_of_one_in_so_many_reach_a_ring() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = Recording::open(RingSizes::default());
+    let sample = Sample::new(3, By::Process);
+    let filter = Filter { sample: sample.number().into(), ..Filter::default() };
+    recording.want_filtered(unlink::KIND, &filter);
+    let mut taken = 0;
+    for _ in 0..100 {
+        let mut rm = Command::new("/usr/bin/rm");
+        let pid = recording.run(rm.args(["-f", "/nowhere/a", "/nowhere/b", "/nowhere/c"])).0;
+        let events = recording.of_process(unlink::KIND, pid).len();
+        assert_eq!(events, if sample.takes(pid, 0) { 3 } else { 0 }, "{pid}");
+        taken += usize::from(events > 0);
+    }
+    assert!((10..60).contains(&taken), "{taken} of 100");
+    assert_eq!(recording.lost(), []);
 }

@@ -176,6 +176,7 @@ impl Tables {
                 Ok(subject.time.wrapping_add_signed(self.wall_offset))
             }
             Enriched::WallTime => Err(Miss::None),
+            Enriched::Weight => Ok(u64::from(subject.sample.every())),
             _ => self.process(subject).and_then(|process| match field {
                 Enriched::ProcStart if process.start != 0 => Ok(process.start),
                 Enriched::ProcParentPid if process.parent != 0 => Ok(u64::from(process.parent)),
@@ -214,7 +215,10 @@ impl Tables {
     ) -> Result<(), Miss> {
         let time = subject.time;
         let value: &[u8] = match field {
-            Enriched::WallTime | Enriched::ProcStart | Enriched::ProcParentPid => {
+            Enriched::WallTime
+            | Enriched::Weight
+            | Enriched::ProcStart
+            | Enriched::ProcParentPid => {
                 return Err(Miss::None);
             }
             Enriched::ProcExe => {
@@ -357,20 +361,32 @@ fn bounded<K, T>(table: &mut Map<K, Entry<T>>) -> &mut Map<K, Entry<T>> {
 pub struct Lookup<'a> {
     tables: &'a mut Tables,
     given: Option<&'a Given>,
+    /// How many events this one stands for, of those that the kernel let through.
+    thinned: u32,
 }
 
 impl<'a> Lookup<'a> {
     /// Looks in `given`, then in `tables`.
     pub fn new(tables: &'a mut Tables, given: Option<&'a Given>) -> Self {
-        Self { tables, given }
+        Self { tables, given, thinned: 1 }
+    }
+
+    /// Says how many events this one stands for, of those that the kernel let through.
+    #[inline]
+    pub fn set_thinned(&mut self, thinned: u32) {
+        self.thinned = thinned;
     }
 
     /// The value of a field that is a number.
     pub fn number(&mut self, field: Enriched, subject: &Subject) -> Option<u64> {
-        match self.given.and_then(|given| given.get(field)) {
+        let value = match self.given.and_then(|given| given.get(field)) {
             Some(GivenValue::Number(value)) => Some(*value),
             _ => self.tables.number(field, subject),
+        };
+        if field == Enriched::Weight {
+            return value.map(|weight| weight.saturating_mul(self.thinned.into()));
         }
+        value
     }
 
     /// The value of a field that is a text or a list.

@@ -8,6 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crossbeam_channel::Sender;
+use tipstaff_events::sample::Sample;
 
 use crate::{
     batch::Open,
@@ -15,7 +16,7 @@ use crate::{
     fold::{Fold, Groups},
     plan::{Bound, Plan},
     queue::{Gap, Queue},
-    record::Malformed,
+    record::{self, Malformed},
     spare::Spare,
 };
 
@@ -45,6 +46,8 @@ pub struct Feed {
     /// Rows of aggregated kinds that are being added up, by subscription.
     groups: Vec<Groups>,
     spare: Spare,
+    /// How many events came to each subscription that takes a sample.
+    turns: Box<[u64]>,
     /// Older batches, each with the time of its last event and who gets it.
     sealed: VecDeque<(u64, Arc<[Member]>, Open)>,
     /// Events up to this time belong to `sealed`, or to batches that are closed already.
@@ -76,6 +79,7 @@ impl Feed {
             open: Open::new(plan.subscriptions.len(), spare),
             floor: cut,
             groups: plan.subscriptions.iter().map(|_| Groups::new(cut)).collect(),
+            turns: plan.subscriptions.iter().map(|_| 0).collect(),
             spare: spare.clone(),
             plan,
             latency_ns,
@@ -111,6 +115,9 @@ impl Feed {
         {
             return Ok(());
         }
+        if bound.sample != Sample::ALL && !self.takes(bound, record, lookup)? {
+            return Ok(());
+        }
         bound.projection.append(record, lookup, self.open.rows(now))?;
         self.open.note(bound.index, time);
         self.has_urgent |= bound.urgent;
@@ -118,6 +125,23 @@ impl Feed {
             self.seal(self.open.last_ns());
         }
         Ok(())
+    }
+
+    /// Whether the record is in the subscription's sample, of which the kernel may have taken a part.
+    #[cold]
+    fn takes(
+        &mut self,
+        bound: &Bound,
+        record: &[u8],
+        lookup: &mut Lookup<'_>,
+    ) -> Result<bool, Malformed> {
+        let (thinned, pid) = (record::sample(record)?, record::pid(record)?);
+        let turn = &mut self.turns[usize::from(bound.index)];
+        let (rest, stands_for) = bound.sample.after(thinned);
+        let takes = rest.takes(pid, *turn);
+        *turn += 1;
+        lookup.set_thinned(stands_for);
+        Ok(takes)
     }
 
     /// Adds a record of an aggregated kind to those of the same keys. Batches that were sealed since its
@@ -208,6 +232,9 @@ impl Feed {
         if let Some(filter) = &bound.filter
             && !filter.holds(record, lookup)?
         {
+            return Ok(());
+        }
+        if bound.sample != Sample::ALL && !self.takes(bound, record, lookup)? {
             return Ok(());
         }
         let place = self.sealed.iter_mut().find(|(until, ..)| time <= *until);

@@ -146,6 +146,7 @@ impl Intake {
         let mut taken = Ok(());
         for target in &self.routes[usize::from(kind)].targets {
             let feed = &mut self.feeds[target.feed];
+            lookup.set_thinned(1);
             // What one feed asks for may be broken and what another asks for not.
             taken = taken.and(feed.append(&target.bound, record, time, &mut lookup, self.now));
         }

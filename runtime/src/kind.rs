@@ -97,6 +97,8 @@ pub enum Repr {
 pub enum Enriched {
     /// Wall-clock time, from an offset measured when the batch closes.
     WallTime,
+    /// How many events of the kind this one stands for.
+    Weight,
     /// Executable of the event's process.
     ProcExe,
     /// Arguments of the event's process, each ended by a NUL.
@@ -190,6 +192,14 @@ impl Enriched {
                 Class::Unsigned(8),
                 "ns since 1970",
                 "Wall-clock time of the event.",
+                0,
+            ),
+            (
+                Self::Weight,
+                "weight",
+                Class::Unsigned(4),
+                "events",
+                "How many events this one stands for, where only a sample is taken; else 1.",
                 0,
             ),
             (Self::ProcExe, "proc.exe", Class::Text, "", "Executable of the event's process.", 0),

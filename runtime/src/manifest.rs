@@ -21,6 +21,8 @@
 
 use std::fmt;
 
+use tipstaff_events::sample::Sample;
+
 mod parse;
 mod settings;
 
@@ -59,6 +61,8 @@ pub struct Subscription {
     pub every_ns: Option<u64>,
     /// Whether its rows are delivered at once, alone and out of order if need be.
     pub urgent: bool,
+    /// How many of the events it gets. The keys `sample` and `sample_by`.
+    pub sample: Sample,
 }
 
 /// One field that a policy asks for: `NAME:TYPE` or `NAME:TYPE?`.

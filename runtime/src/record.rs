@@ -2,6 +2,7 @@
 
 use tipstaff_events::{
     Type,
+    sample::Sample,
     wire::{Header, Text},
 };
 
@@ -25,6 +26,8 @@ pub struct Subject {
     pub cgroup: u64,
     /// Its cgroup in the v1 memory hierarchy; 0 where there is none.
     pub cgroup_v1: u64,
+    /// By how much the kernel has thinned its kind.
+    pub sample: Sample,
 }
 
 /// A text in a record, and whether the kernel's value was longer.
@@ -60,15 +63,29 @@ pub fn absent(record: &[u8]) -> Result<u32, Malformed> {
     bytes_at(record, std::mem::offset_of!(Header, absent)).map(u32::from_ne_bytes)
 }
 
+/// By how much the kernel has thinned the kind of the record.
+#[inline]
+pub fn sample(record: &[u8]) -> Result<Sample, Malformed> {
+    let number = bytes_at(record, std::mem::offset_of!(Header, sample)).map(u16::from_ne_bytes)?;
+    Ok(Sample::from_number(number))
+}
+
+/// The event's process.
+#[inline]
+pub fn pid(record: &[u8]) -> Result<u32, Malformed> {
+    bytes_at(record, std::mem::offset_of!(Header, pid)).map(u32::from_ne_bytes)
+}
+
 /// What enriched fields are looked up by.
 pub fn subject(record: &[u8]) -> Result<Subject, Malformed> {
     use std::mem::offset_of;
     Ok(Subject {
         time: time(record)?,
-        pid: bytes_at(record, offset_of!(Header, pid)).map(u32::from_ne_bytes)?,
+        pid: pid(record)?,
         uid: bytes_at(record, offset_of!(Header, uid)).map(u32::from_ne_bytes)?,
         cgroup: bytes_at(record, offset_of!(Header, cgroup)).map(u64::from_ne_bytes)?,
         cgroup_v1: bytes_at(record, offset_of!(Header, cgroup_v1)).map(u64::from_ne_bytes)?,
+        sample: sample(record)?,
     })
 }
 

@@ -18,6 +18,7 @@ use std::{
 use tipstaff_events::{
     Field, KINDS, Type,
     catalogue::{COMMON, accept, connect, listen, open, rename, syscall_stats, tcp_close, unlink},
+    filter::Filter,
     wire::{Text, URGENT_BIT},
 };
 use tipstaff_runtime::{
@@ -144,9 +145,14 @@ impl Recording {
     /// Wants all fields of one kind, of the events that pass the filter of these conditions.
     pub fn want_some(&mut self, kind: u16, conditions: &[&Predicate]) {
         let filter = filter(conditions.iter().copied()).expect("one that the kernel can test");
+        self.want_filtered(kind, &filter);
+    }
+
+    /// Wants all fields of one kind, of the events that pass this filter.
+    pub fn want_filtered(&mut self, kind: u16, filter: &Filter) {
         let union = Union {
             wanted: Wanted::from([(kind, all_fields())]),
-            filters: Filters::from([(kind, filter)]),
+            filters: Filters::from([(kind, *filter)]),
             pace: Pace::new(),
         };
         self.probes.apply(&union).unwrap();

@@ -12,7 +12,10 @@
 
 use core::mem::offset_of;
 
-use crate::wire::{Header, Text};
+use crate::{
+    sample::Sample,
+    wire::{Header, Text},
+};
 
 /// Most tests in a filter.
 pub const MAX_TESTS: usize = 16;
@@ -104,6 +107,8 @@ impl Pattern {
 pub struct Filter {
     /// Number of tests.
     pub count: u64,
+    /// How many of those that pass are let through: a [`Sample`] as a number.
+    pub sample: u64,
     /// The tests.
     pub tests: [Test; MAX_TESTS],
     /// What texts and addresses are compared with.
@@ -114,13 +119,15 @@ pub struct Filter {
 pub const FILTER_BYTES: usize = size_of::<Filter>();
 
 // Nothing in it is padding: `to_bytes` says all of it.
-const _: () = assert!(FILTER_BYTES == 8 + MAX_TESTS * 16 + MAX_PATTERNS * (PATTERN_WORDS * 16 + 8));
+const _: () =
+    assert!(FILTER_BYTES == 16 + MAX_TESTS * 16 + MAX_PATTERNS * (PATTERN_WORDS * 16 + 8));
 
 impl Default for Filter {
     /// Lets everything through.
     fn default() -> Self {
         Self {
             count: 0,
+            sample: 0,
             tests: [Test::default(); MAX_TESTS],
             patterns: [Pattern::default(); MAX_PATTERNS],
         }
@@ -188,6 +195,13 @@ impl Filter {
         holds != (test.flags & INVERTED != 0)
     }
 
+    /// How many of those that pass are let through.
+    #[inline(always)]
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        Sample::from_number(self.sample as u16)
+    }
+
     /// As the kernel reads it.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; FILTER_BYTES] {
@@ -198,6 +212,7 @@ impl Filter {
             at += 8;
         };
         put(self.count);
+        put(self.sample);
         for test in &self.tests {
             put(test.value);
             let mut rest = [0; 8];

@@ -15,6 +15,8 @@ pub const LOST: &str = "LOST";
 /// Map, array of [`crate::filter::Filter`] by `kind * FILTER_SLOTS + slot`: which records are let
 /// through. The slot that is in force ([`FILTER_SLOT_BIT`]) is never written.
 pub const FILTER: &str = "FILTER";
+/// Map, array of u64 by kind for each CPU: records that passed a filter which samples events.
+pub const SAMPLED: &str = "SAMPLED";
 /// Map, hash of thread group id to [`HIDE`] or [`HIDE_CHILDREN`]: processes whose events are not reported.
 pub const HIDDEN: &str = "HIDDEN";
 /// Value in [`HIDDEN`]: the process.
@@ -79,8 +81,8 @@ pub struct Header {
     pub comm: [u8; 16],
     /// Number of the kind.
     pub kind: u16,
-    /// Reserved, 0.
-    pub flags: u16,
+    /// By how much the kernel has thinned the kind: a [`crate::sample::Sample`] as a number.
+    pub sample: u16,
     /// Bit n: the kind's n-th own field has no value in this record.
     pub absent: u32,
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 
 use crate::events::{
@@ -21,6 +21,8 @@ static WANTED: Array<u64> = Array::with_max_entries(MAX_KINDS as u32, 0);
 static LOST: Array<u64> = Array::with_max_entries(MAX_KINDS as u32 * CAUSES as u32, 0);
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(MAX_KINDS as u32 * FILTER_SLOTS as u32, 0);
+#[map]
+static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_KINDS as u32, 0);
 #[map]
 static HIDDEN: HashMap<u32, u8> = HashMap::with_max_entries(MAX_HIDDEN, 0);
 #[map]
@@ -47,6 +49,18 @@ pub(crate) fn filter_place(kind: u16, word: u64) -> u32 {
 #[inline(always)]
 pub(crate) fn filter(place: u32) -> Option<&'static Filter> {
     FILTER.get(place)
+}
+
+/// How many records came before this one on this CPU to the filter at that place.
+#[inline(always)]
+pub(crate) fn turn(place: u32) -> u64 {
+    let Some(turns) = SAMPLED.get_ptr_mut(place / u32::from(FILTER_SLOTS)) else { return 0 };
+    // SAFETY: a map value of this CPU. A program that comes in between may take the same turn.
+    unsafe {
+        let turn = *turns;
+        *turns = turn + 1;
+        turn
+    }
 }
 
 /// What of this process (thread group) is not reported: 0 (all is reported), `HIDE` or

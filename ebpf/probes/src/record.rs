@@ -17,10 +17,11 @@ use crate::{
     events::{
         Ring,
         catalogue::Record,
+        sample::Sample,
         wire::{FILTER_BIT, Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
     },
     kernel::Pointer,
-    map::{BULK, LIFE, URGENT, add, filter as filter_at, filter_place, lost},
+    map::{BULK, LIFE, URGENT, add, filter as filter_at, filter_place, lost, turn},
 };
 
 /// Room for the largest record: fixed part, three texts and the arguments, with some to spare.
@@ -110,16 +111,25 @@ fn output(kind: u16, ring: Ring, word: u64, record: *const c_void, length: u64) 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn record_passes(filter: u32, slot: u32) -> u32 {
-    let (Some(filter), Some(slot)) = (filter_at(filter), SCRATCH.get_ptr_mut(slot)) else {
+    let place = filter;
+    let (Some(filter), Some(slot)) = (filter_at(place), SCRATCH.get_ptr_mut(slot)) else {
         return 1;
     };
     // SAFETY: a map value; the record in it belongs to the caller.
-    let bytes = unsafe { (&raw const (*slot).bytes).cast::<u8>() };
-    u32::from(filter.passes(|at| {
+    let bytes = unsafe { (&raw mut (*slot).bytes).cast::<u8>() };
+    let passes = filter.passes(|at| {
         let at = at_most!(at, SLOT_BYTES - 8);
         // SAFETY: within the buffer, as checked.
         unsafe { word_at(bytes.add(at)) }
-    }))
+    });
+    let sample = filter.sample();
+    if !passes || sample == Sample::ALL {
+        return u32::from(passes);
+    }
+    // SAFETY: every record begins with a header, and the buffer is aligned for it.
+    let header = unsafe { &mut *bytes.cast::<Header>() };
+    header.sample = sample.number();
+    u32::from(sample.takes(header.pid, turn(place)))
 }
 
 /// The 8 bytes at any address: the compiler would read them one by one, the kernel does not ask for

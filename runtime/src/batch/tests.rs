@@ -6,6 +6,7 @@ use crate::{
     plan::bind,
     source::encode::Encoder,
 };
+use tipstaff_events::sample::Sample;
 
 fn plan() -> Plan {
     let ask = |name: &str, ty| Ask { name: name.into(), ty, optional: false };
@@ -23,6 +24,7 @@ fn plan() -> Plan {
             condition: None,
             every_ns: None,
             urgent: false,
+            sample: Sample::ALL,
         }],
         &Kinds::built_in(),
         &[],

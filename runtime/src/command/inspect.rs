@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::json;
+use tipstaff_events::sample::Sample;
 use tipstaff_runtime::{
     escape,
     manifest::{Ask, Manifest, Setting, Subscription},
@@ -67,12 +68,15 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     if let Some(ns) = tick_ns {
         writeln!(out, "  tick          every {:?}", Duration::from_nanos(*ns))?;
     }
-    for Subscription { event, optional, fields, every_ns, condition, urgent } in subscriptions {
+    for Subscription { event, optional, fields, every_ns, condition, urgent, sample } in
+        subscriptions
+    {
         let every = every_ns.map(|ns| format!(", every {:?}", Duration::from_nanos(ns)));
         writeln!(
             out,
-            "  subscribes to {event}{}{}{}",
+            "  subscribes to {event}{}{}{}{}",
             every.unwrap_or_default(),
+            if *sample == Sample::ALL { String::new() } else { format!(", {sample}") },
             if *urgent { ", urgent" } else { "" },
             if *optional { " (if there is such a kind)" } else { "" }
         )?;
@@ -100,11 +104,18 @@ fn json(inspection: &Inspection) -> serde_json::Value {
     let Inspection { manifest, from, digest, size, imports, exports } = inspection;
     let Manifest { name, version, subscriptions, settings, tick_ns } = manifest;
     let field = |Ask { name, ty, optional }: &Ask| json!({ "name": name, "type": ty.to_string(), "optional": optional });
-    let subscription =
-        |Subscription { event, optional, fields, every_ns, condition, urgent }: &Subscription| {
-            let fields: Vec<_> = fields.iter().map(field).collect();
-            json!({ "event": event, "optional": optional, "fields": fields, "where": condition, "every_ns": every_ns, "urgent": urgent })
-        };
+    let subscription = |Subscription {
+                            event,
+                            optional,
+                            fields,
+                            every_ns,
+                            condition,
+                            urgent,
+                            sample,
+                        }: &Subscription| {
+        let fields: Vec<_> = fields.iter().map(field).collect();
+        json!({ "event": event, "optional": optional, "fields": fields, "where": condition, "every_ns": every_ns, "urgent": urgent, "sample": sample.every(), "sample_by": sample.by().to_string() })
+    };
     let setting = |Setting { name, ty, doc, default }: &Setting| json!({ "name": name, "type": ty.to_string(), "doc": doc, "default": default });
     json!({
         "name": name,

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tipstaff_events::{filter::Filter, sample::Sample};
 use tipstaff_runtime::{
     config::{Attach, Config, ConfigError, Flags},
     escape,
@@ -193,6 +194,15 @@ impl<W: Write> Printer<W> {
                 None => format!("  {kind}"),
             });
             lines.push(format!("    fields  {}", fields.join(", ")));
+            if bound.sample != Sample::ALL {
+                let kernel = union.filters.get(&bound.kind).map_or(Sample::ALL, Filter::sample);
+                let taken = match bound.sample.after(kernel) {
+                    (Sample::ALL, _) => "taken in the kernel",
+                    _ if kernel == Sample::ALL => "taken by the agent",
+                    _ => "taken in the kernel as far as others allow, then by the agent",
+                };
+                lines.push(format!("    sample  {}, {taken}", bound.sample));
+            }
             if let Some(tested) = tested {
                 lines.push(format!("    where   {}, {tested}", condition.unwrap_or("(operator)")));
             }
@@ -202,6 +212,8 @@ impl<W: Write> Printer<W> {
                 "where": condition,
                 "tested": tested,
                 "urgent": bound.urgent,
+                "sample": bound.sample.every(),
+                "sample_by": bound.sample.by().to_string(),
                 "every_ns": bound.fold.as_ref().map(tipstaff_runtime::fold::Fold::every_ns),
             }));
         }
@@ -268,7 +280,8 @@ fn kind_name(id: u16, kinds: &Kinds) -> &str {
 /// Where the condition of a subscription is tested, if it has one.
 fn tested(bound: &Bound, union: &Union) -> Option<&'static str> {
     let filter = bound.filter.as_ref()?;
-    Some(match (union.filters.contains_key(&bound.kind), filter.is_pushed_whole()) {
+    let is_pushed = union.filters.get(&bound.kind).is_some_and(|filter| filter.count > 0);
+    Some(match (is_pushed, filter.is_pushed_whole()) {
         (true, true) => "tested in the kernel",
         (true, false) => "tested in the kernel as far as it can, then by the agent",
         (false, _) => "tested by the agent",

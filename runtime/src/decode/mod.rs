@@ -7,6 +7,7 @@ mod json;
 mod text;
 
 use std::{net::IpAddr, sync::Arc};
+use tipstaff_events::sample::Sample;
 
 use crate::{
     batch::Row,
@@ -45,6 +46,7 @@ pub fn subscription<'a>(kind: &Kind, names: impl IntoIterator<Item = &'a str>) -
         condition: None,
         every_ns: None,
         urgent: false,
+        sample: Sample::ALL,
     }
 }
 

@@ -53,7 +53,10 @@ impl Event<'_> {
         // What every event has is less interesting than what only this one has.
         let is_common =
             |said: &&Said<'_>| matches!(said.name, "uid" | "ns_pid" | "cgroup" | "cgroup_v1");
-        let shown = |said: &&Said<'_>| !matches!(said.name, "comm" | "pid" | "tid");
+        let shown = |said: &&Said<'_>| {
+            !matches!(said.name, "comm" | "pid" | "tid")
+                && !matches!((said.name, &said.value), ("weight", Value::Unsigned(1)))
+        };
         let shown = || self.fields.iter().filter(shown);
         for said in shown().filter(|said| !is_common(said)).chain(shown().filter(is_common)) {
             line.push(' ');

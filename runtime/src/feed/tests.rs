@@ -1,7 +1,19 @@
+use std::mem::offset_of;
+
+use tipstaff_events::{
+    sample::{By, Sample},
+    wire::Header,
+};
+
 use super::*;
 use crate::{
-    batch::rows, enrich::Tables, kind::Kinds, manifest::Subscription, plan::bind,
-    project::FLAG_LATE, source::encode::Encoder,
+    batch::rows,
+    enrich::Tables,
+    kind::Kinds,
+    manifest::{Ask, AskType, Subscription},
+    plan::bind,
+    project::FLAG_LATE,
+    source::encode::Encoder,
 };
 
 const LATENCY: u64 = 1_000;
@@ -17,20 +29,28 @@ fn member(id: u64) -> (Member, Arc<Queue>) {
     (Member { id: MemberId(id), queue: Arc::clone(&queue) }, queue)
 }
 
+fn subscription() -> Subscription {
+    Subscription {
+        event: "exit".into(),
+        optional: false,
+        fields: Vec::new(),
+        condition: None,
+        every_ns: None,
+        urgent: false,
+        sample: Sample::ALL,
+    }
+}
+
 impl Bench {
     fn new(cut: u64, replaces: bool) -> Self {
         Self::with(false, cut, replaces)
     }
 
     fn with(urgent: bool, cut: u64, replaces: bool) -> Self {
-        let subscription = Subscription {
-            event: "exit".into(),
-            optional: false,
-            fields: Vec::new(),
-            condition: None,
-            every_ns: None,
-            urgent,
-        };
+        Self::of(Subscription { urgent, ..subscription() }, cut, replaces)
+    }
+
+    fn of(subscription: Subscription, cut: u64, replaces: bool) -> Self {
         let plan = Arc::new(bind("t", &[subscription], &Kinds::built_in(), &[]).unwrap());
         let (member, queue) = member(0);
         Self {
@@ -41,6 +61,11 @@ impl Bench {
     }
 
     fn append(&mut self, time: u64, now: u64) {
+        self.append_thinned(Sample::ALL, time, now);
+    }
+
+    /// Appends an event of a kind that the kernel has thinned.
+    fn append_thinned(&mut self, sample: Sample, time: u64, now: u64) {
         let kinds = Kinds::built_in();
         let kind = kinds.named("exit").unwrap();
         let mut encoder = Encoder::new(kind);
@@ -48,7 +73,9 @@ impl Bench {
         let mut lookup = Lookup::new(&mut self.tables, None);
         let plan = Arc::clone(&self.feed.plan);
         let bound = plan.bound().next().unwrap();
-        self.feed.append(bound, &encoder.finish(), time, &mut lookup, now).unwrap();
+        let mut record = encoder.finish();
+        record[offset_of!(Header, sample)..][..2].copy_from_slice(&sample.number().to_ne_bytes());
+        self.feed.append(bound, &record, time, &mut lookup, now).unwrap();
     }
 
     /// Times of the rows that were delivered, by batch; late ones negative.
@@ -103,6 +130,30 @@ fn what_is_urgent_waits_for_nothing_but_a_cut() {
     bench.append(21, 100);
     assert_eq!(bench.feed.deliver(25), 2);
     assert_eq!((bench.delivered(), times(&queue)), (vec![vec![20, 21]], vec![vec![30]]));
+}
+
+#[test]
+fn a_row_of_a_sample_says_how_many_events_it_stands_for() {
+    let weight = Ask { name: "weight".into(), ty: AskType::U32, optional: false };
+    let sample = Sample::new(20, By::Event);
+    let asked = Subscription { fields: vec![weight], sample, ..subscription() };
+    // Whatever part of it the kernel has done.
+    for (kernel, expected) in
+        [(1, vec![20; 10]), (4, vec![20; 40]), (20, vec![20; 200]), (40, vec![40; 200])]
+    {
+        let mut bench = Bench::of(asked.clone(), 0, false);
+        for time in 1..=200 {
+            bench.append_thinned(Sample::new(kernel, By::Event), time, 0);
+        }
+        bench.feed.flush();
+        let batches: Vec<_> = std::iter::from_fn(|| bench.queue.pop()).collect();
+        let weights: Vec<u32> = batches
+            .iter()
+            .flat_map(|delivery| rows(&delivery.batch.bytes))
+            .map(|row| u32::from_le_bytes(row.bytes[16..20].try_into().unwrap()))
+            .collect();
+        assert_eq!(weights, expected, "the kernel took 1 in {kernel}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, str::FromStr};
 
 use serde::Deserialize;
+use tipstaff_events::sample::{self, By, Sample};
 
 use super::{Ask, AskType, Manifest, Setting, SettingType, Subscription};
 
@@ -62,6 +63,8 @@ struct RawSubscription {
     every: Option<String>,
     #[serde(default)]
     urgent: bool,
+    sample: Option<u64>,
+    sample_by: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -194,8 +197,34 @@ fn subscription(raw: RawSubscription) -> Result<Subscription, ManifestError> {
                 .to_owned(),
         )));
     }
+    let sample = sample(raw.sample, raw.sample_by.as_deref()).map_err(within)?;
     let RawSubscription { optional, condition, urgent, .. } = raw;
-    Ok(Subscription { event, optional, fields, condition, every_ns, urgent })
+    Ok(Subscription { event, optional, fields, condition, every_ns, urgent, sample })
+}
+
+fn sample(every: Option<u64>, by: Option<&str>) -> Result<Sample, ManifestError> {
+    let by = match by {
+        None | Some("event") => By::Event,
+        Some("process") => By::Process,
+        Some(other) => {
+            return Err(refuse(format!(
+                "sample_by {other:?} is unknown: expected \"event\" or \"process\""
+            )));
+        }
+    };
+    let Some(every) = every else {
+        return match by {
+            By::Event => Ok(Sample::ALL),
+            By::Process => Err(refuse("`sample_by` is there without `sample`".to_owned())),
+        };
+    };
+    match u16::try_from(every) {
+        Ok(every @ 1..=sample::MOST) => Ok(Sample::new(every, by)),
+        _ => Err(refuse(format!(
+            "sample {every} is not one in 1 to {} events or processes",
+            sample::MOST
+        ))),
+    }
 }
 
 fn ask(text: &str) -> Result<Ask, ManifestError> {
@@ -368,6 +397,29 @@ mod tests {
         assert!(of("").unwrap().subscriptions[0].urgent);
         let said = of("every = \"1s\"").unwrap_err().to_string();
         assert!(said.contains("subscription to `exec`: it has `urgent` and `every`"), "{said}");
+    }
+
+    #[test]
+    fn samples_are_checked() {
+        let of = |keys: &str| {
+            parse(&format!("[[subscribe]]\nevent = \"exec\"\nfields = []\n{keys}"))
+                .map(|manifest| manifest.subscriptions[0].sample)
+        };
+        assert_eq!(of("").unwrap(), Sample::ALL);
+        assert_eq!(of("sample = 1").unwrap(), Sample::ALL);
+        assert_eq!(of("sample = 100").unwrap(), Sample::new(100, By::Event));
+        let by_process = of("sample = 4\nsample_by = \"process\"").unwrap();
+        assert_eq!(by_process, Sample::new(4, By::Process));
+        for (keys, expected) in [
+            ("sample = 0", "sample 0 is not one in 1 to 32767"),
+            ("sample = 32768", "sample 32768 is not one in"),
+            ("sample = -1", "invalid value"),
+            ("sample = 2\nsample_by = \"pid\"", "sample_by \"pid\" is unknown: expected \"event\""),
+            ("sample_by = \"process\"", "without `sample`"),
+        ] {
+            let said = of(keys).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
     }
 
     #[test]

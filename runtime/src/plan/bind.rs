@@ -3,7 +3,7 @@
 use super::{Bound, EVERY_NS, Error, Plan, layout, want, want_for_table};
 use std::sync::Arc;
 
-use tipstaff_events::{Role, catalogue, wire};
+use tipstaff_events::{Role, catalogue, sample::Sample, wire};
 
 use crate::{
     fold::Fold,
@@ -83,6 +83,10 @@ impl Binding<'_> {
                 hint: hint.into(),
             });
         };
+        let sample = subscription.sample;
+        if sample != Sample::ALL && kind.is_aggregated() {
+            return Err(Error::Sample { policy: self.policy.into(), event: event.as_str().into() });
+        }
         let optional = subscription.fields.iter().filter(|ask| ask.optional).count();
         if optional > MOST_OPTIONAL {
             return Err(Error::TooManyOptional {
@@ -147,7 +151,7 @@ impl Binding<'_> {
         let fold = kind.is_aggregated().then(|| Fold::new(&columns, &roles, every));
         let urgent = subscription.urgent;
         let mut bound =
-            Bound { index, kind: kind.id, projection, columns, filter: None, fold, urgent };
+            Bound { index, kind: kind.id, projection, columns, filter: None, fold, urgent, sample };
         if let Some(condition) = &subscription.condition {
             let filter = self.condition(kind, condition)?;
             if filter.is_never() {

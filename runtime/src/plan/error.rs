@@ -120,6 +120,16 @@ pub enum Error {
         /// The event.
         event: Box<str>,
     },
+    /// A sample of rows that are sums already.
+    #[error(
+        "policy `{policy}`: event `{event}` is an aggregated one, whose rows are sums of all events; remove `sample`"
+    )]
+    Sample {
+        /// Name of the policy.
+        policy: Box<str>,
+        /// The event.
+        event: Box<str>,
+    },
     /// More subscriptions than a row's index can tell apart, or more fields than a row can hold.
     #[error("policy `{policy}`: {count} {what} are asked for, {most} at most are possible")]
     TooMany {

@@ -14,7 +14,12 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tipstaff_events::{catalogue, filter::Filter, wire};
+use tipstaff_events::{
+    catalogue,
+    filter::Filter,
+    sample::{self, Sample},
+    wire,
+};
 
 pub use bind::{bind, bind_to_decode};
 pub use error::Error;
@@ -62,6 +67,8 @@ pub struct Bound {
     pub fold: Option<Fold>,
     /// Whether its rows are delivered at once: who waits for them would rather have them out of order.
     pub urgent: bool,
+    /// How many of the events that it is about make a row.
+    pub sample: Sample,
 }
 
 impl Bound {
@@ -171,24 +178,37 @@ pub fn union<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Union {
     Union { wanted, filters: filters(plans.clone()), pace: pace(plans) }
 }
 
-/// The filter of each kind that everybody filters who wants it, and that nobody's process table is
-/// kept by.
+/// The filter of each kind of which everybody who wants it wants only some, and that nobody's process
+/// table is kept by.
 fn filters<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Filters {
     let keeps_processes = plans.clone().any(|plan| plan.needs().processes);
-    let mut conditions: BTreeMap<u16, Option<Vec<&Predicate>>> = BTreeMap::new();
-    for bound in plans.flat_map(Plan::bound) {
-        let all = conditions.entry(bound.kind).or_insert_with(|| Some(Vec::new()));
-        match (&bound.filter, all.as_mut()) {
-            // What is added up in the kernel makes no records there that could be kept back.
-            (Some(filter), Some(all)) if bound.fold.is_none() => all.push(filter),
-            _ => *all = None,
-        }
+    let mut kinds: BTreeMap<u16, Vec<&Bound>> = BTreeMap::new();
+    // What is added up in the kernel makes no records there that could be kept back.
+    for bound in plans.flat_map(Plan::bound).filter(|bound| bound.fold.is_none()) {
+        kinds.entry(bound.kind).or_default().push(bound);
     }
-    conditions
+    kinds
         .into_iter()
         .filter(|(kind, _)| !(keeps_processes && *kind <= catalogue::exit::KIND))
-        .filter_map(|(kind, conditions)| Some((kind, predicate::filter(conditions?)?)))
+        .filter_map(|(kind, bound)| Some((kind, filter(&bound)?)))
         .collect()
+}
+
+/// What the kernel keeps back that none of these wants.
+fn filter(all: &[&Bound]) -> Option<Filter> {
+    let conditions = all.iter().map(|bound| bound.filter.as_deref());
+    let filter = conditions.collect::<Option<Vec<_>>>().and_then(predicate::filter);
+    let sample = all.iter().map(|bound| bound.sample).reduce(common)?;
+    match filter {
+        None if sample == Sample::ALL => None,
+        filter => Some(Filter { sample: sample.number().into(), ..filter.unwrap_or_default() }),
+    }
+}
+
+/// The most thinned sample of which both of these can be made.
+fn common(one: Sample, other: Sample) -> Sample {
+    let every = sample::divisor(one.every(), other.every());
+    if one.by() == other.by() { Sample::new(every, one.by()) } else { Sample::ALL }
 }
 
 /// Adds what the process table needs to answer for this field.
@@ -199,6 +219,7 @@ fn want_for_table(field: Enriched, wanted: &mut Wanted) {
         Enriched::ProcExe | Enriched::ProcParentExe | Enriched::ProcAncestors => exec::path,
         Enriched::ProcArgs => exec::args,
         Enriched::WallTime
+        | Enriched::Weight
         | Enriched::CgroupPath
         | Enriched::ContainerId
         | Enriched::ContainerRuntime
@@ -230,7 +251,7 @@ impl Needs {
     pub fn of(field: Enriched) -> Self {
         let none = Self::default();
         match field {
-            Enriched::WallTime => none,
+            Enriched::WallTime | Enriched::Weight => none,
             Enriched::ProcExe
             | Enriched::ProcArgs
             | Enriched::ProcStart

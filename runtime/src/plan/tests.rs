@@ -1,4 +1,8 @@
-use tipstaff_events::{catalogue, wire::ON_BIT};
+use tipstaff_events::{
+    catalogue,
+    sample::{By, Sample},
+    wire::ON_BIT,
+};
 
 use super::*;
 use crate::{
@@ -23,6 +27,7 @@ fn subscription(event: &str, fields: &[&str]) -> Subscription {
         condition: None,
         every_ns: None,
         urgent: false,
+        sample: Sample::ALL,
     }
 }
 
@@ -282,4 +287,33 @@ fn what_adds_up_is_asked_for_as_u64_and_a_histogram_as_bytes() {
         let plan = bind("p", &[asked], &Kinds::built_in(), &[]).unwrap();
         assert_eq!(pace([&plan].into_iter()).values().collect::<Vec<_>>(), [&read_ns]);
     }
+}
+
+#[test]
+fn the_kernel_takes_the_sample_that_all_can_do_with() {
+    let exec = |sample: Sample, condition: Option<&str>| {
+        let asked = Subscription {
+            sample,
+            condition: condition.map(str::to_owned),
+            ..subscription("unlink", &[])
+        };
+        bind("p", &[asked], &Kinds::built_in(), &[]).unwrap()
+    };
+    let taken = |plans: &[&Plan]| {
+        let filters = union(plans.iter().copied()).filters;
+        filters.get(&catalogue::unlink::KIND).map(|filter| (filter.sample(), filter.count))
+    };
+    let by_event = |every| Sample::new(every, By::Event);
+    let (twelve, eight, five) =
+        (exec(by_event(12), None), exec(by_event(8), None), exec(by_event(5), None));
+    let processes = exec(Sample::new(12, By::Process), None);
+    let some = exec(by_event(12), Some("result = 0"));
+    assert_eq!(taken(&[&twelve]), Some((by_event(12), 0)));
+    assert_eq!(taken(&[&twelve, &eight]), Some((by_event(4), 0)));
+    assert_eq!(taken(&[&twelve, &five]), None);
+    assert_eq!(taken(&[&twelve, &processes]), None);
+    assert_eq!(taken(&[&processes]), Some((Sample::new(12, By::Process), 0)));
+    assert_eq!(taken(&[&some]), Some((by_event(12), 1)));
+    assert_eq!(taken(&[&some, &twelve]), Some((by_event(12), 0)));
+    assert_eq!(taken(&[&twelve, &exec(Sample::ALL, None)]), None);
 }

@@ -78,6 +78,13 @@ impl Shared {
                     entries: kinds * u32::from(wire::FILTER_SLOTS),
                 },
                 Shape {
+                    name: wire::SAMPLED,
+                    ty: MapType::PerCpuArray,
+                    key: 4,
+                    value: 8,
+                    entries: kinds,
+                },
+                Shape {
                     name: wire::HIDDEN,
                     ty: MapType::Hash,
                     key: 4,

@@ -1,4 +1,5 @@
 use std::{collections::BTreeMap, os::fd::BorrowedFd, sync::atomic::AtomicBool, time::Instant};
+use tipstaff_events::sample::Sample;
 
 use super::*;
 use crate::{
@@ -24,6 +25,7 @@ fn plan(event: &str, fields: Vec<Ask>) -> Arc<Plan> {
         condition: None,
         every_ns: None,
         urgent: false,
+        sample: Sample::ALL,
     };
     Arc::new(bind("test", &[subscription], &Kinds::built_in(), &[]).unwrap())
 }
@@ -287,6 +289,7 @@ fn what_is_asked_for_twice_is_told_twice_with_its_index() {
         condition: None,
         every_ns: None,
         urgent: false,
+        sample: Sample::ALL,
     };
     let both = [subscription(vec![]), subscription(vec![ask("code", AskType::U32)])];
     let plan = Arc::new(bind("test", &both, &Kinds::built_in(), &[]).unwrap());

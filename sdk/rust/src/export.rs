@@ -46,6 +46,8 @@ macro_rules! export {
                         kind: <$event as $crate::Event<'_>>::KIND,
                         optional: <$event as $crate::Event<'_>>::OPTIONAL,
                         every: <$event as $crate::Event<'_>>::EVERY,
+                        sample: <$event as $crate::Event<'_>>::SAMPLE,
+                        by_process: <$event as $crate::Event<'_>>::BY_PROCESS,
                         urgent: <$event as $crate::Event<'_>>::URGENT,
                         columns: <$event as $crate::Event<'_>>::FIELDS,
                         condition: <$event as $crate::Event<'_>>::WHERE,

@@ -29,6 +29,10 @@ pub struct Subscription<'a> {
     pub every: Option<&'a str>,
     /// Whether its rows are delivered at once.
     pub urgent: bool,
+    /// Of how many events or processes one is taken; `None`: all are.
+    pub sample: Option<&'a str>,
+    /// Whether that counts processes.
+    pub by_process: bool,
     /// The fields.
     pub columns: &'a [Column],
     /// Which events of the kind; `None`: all.
@@ -122,6 +126,14 @@ const fn subscription(out: &mut Writer<'_>, subscription: &Subscription<'_>) {
     }
     if let Some(every) = subscription.every {
         out.pair("every", every);
+    }
+    if let Some(sample) = subscription.sample {
+        out.push("sample = ");
+        out.push(sample);
+        out.push("\n");
+    }
+    if subscription.by_process {
+        out.pair("sample_by", "process");
     }
     if subscription.urgent {
         out.push("urgent = true\n");

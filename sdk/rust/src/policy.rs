@@ -68,6 +68,10 @@ pub trait Event<'a>: Sized {
     const EVERY: Option<&'static str> = None;
     /// Whether its rows are delivered at once.
     const URGENT: bool = false;
+    /// Of how many events or processes one is taken; `None`: all are.
+    const SAMPLE: Option<&'static str> = None;
+    /// Whether [`Self::SAMPLE`] counts processes and not events.
+    const BY_PROCESS: bool = false;
     /// Its fields.
     const FIELDS: &'static [Column];
     /// Reads it from a row of its subscription, cut to the fixed part.

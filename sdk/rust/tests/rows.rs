@@ -163,6 +163,8 @@ fn the_manifest_says_what_the_structs_say() {
                 condition: Exec::WHERE,
                 every: Exec::EVERY,
                 urgent: Exec::URGENT,
+                sample: Exec::SAMPLE,
+                by_process: Exec::BY_PROCESS,
             },
             Subscription {
                 kind: Bare::KIND,
@@ -171,6 +173,8 @@ fn the_manifest_says_what_the_structs_say() {
                 condition: Bare::WHERE,
                 every: Bare::EVERY,
                 urgent: Bare::URGENT,
+                sample: Bare::SAMPLE,
+                by_process: Bare::BY_PROCESS,
             },
         ],
         settings: Rules::SETTINGS,

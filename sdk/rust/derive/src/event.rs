@@ -2,15 +2,22 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{DeriveInput, GenericParam, Lifetime, LitStr, Result, ext::IdentExt, spanned::Spanned};
+use syn::{
+    DeriveInput, GenericParam, Lifetime, LitInt, LitStr, Result, ext::IdentExt, spanned::Spanned,
+};
 
 use crate::{check_name, named_fields, settings::quote_toml};
 
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let OnStruct { kind, optional, condition, every, urgent } = on_struct(input)?;
+    let OnStruct { kind, optional, condition, every, urgent, sample, by_process } =
+        on_struct(input)?;
     let every = every.map_or_else(
         || quote!(::core::option::Option::None),
         |every| quote!(::core::option::Option::Some(#every)),
+    );
+    let sample = sample.map_or_else(
+        || quote!(::core::option::Option::None),
+        |sample| quote!(::core::option::Option::Some(#sample)),
     );
     let row: Lifetime = match input.generics.params.iter().collect::<Vec<_>>().as_slice() {
         [] => syn::parse_quote!('row),
@@ -50,6 +57,8 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
             const WHERE: ::core::option::Option<&'static str> = #condition;
             const EVERY: ::core::option::Option<&'static str> = #every;
             const URGENT: bool = #urgent;
+            const SAMPLE: ::core::option::Option<&'static str> = #sample;
+            const BY_PROCESS: bool = #by_process;
             const FIELDS: &'static [::tipstaff::field::Column] = &[#(#columns),*];
 
             #[inline]
@@ -69,10 +78,14 @@ struct OnStruct {
     condition: TokenStream,
     every: Option<String>,
     urgent: bool,
+    /// Digits.
+    sample: Option<String>,
+    by_process: bool,
 }
 
 fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
     let (mut kind, mut optional, mut every, mut urgent) = (None, false, None, false);
+    let (mut sample, mut by_process) = (None, false);
     let mut condition = quote!(::core::option::Option::None);
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
         attribute.parse_nested_meta(|meta| {
@@ -86,6 +99,22 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
                 Ok(())
             } else if meta.path.is_ident("urgent") {
                 urgent = true;
+                Ok(())
+            } else if meta.path.is_ident("sample") {
+                let every: LitInt = meta.value()?.parse()?;
+                every.base10_parse::<core::num::NonZeroU16>()?;
+                sample = Some(every.base10_digits().to_owned());
+                Ok(())
+            } else if meta.path.is_ident("sample_by") {
+                let by: LitStr = meta.value()?.parse()?;
+                by_process = match by.value().as_str() {
+                    "event" => false,
+                    "process" => true,
+                    _ => {
+                        let expected = "expected \"event\" or \"process\"";
+                        return Err(syn::Error::new_spanned(&by, expected));
+                    }
+                };
                 Ok(())
             } else if meta.path.is_ident("filter") {
                 let text: LitStr = meta.value()?.parse()?;
@@ -101,7 +130,7 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
                 Ok(())
             } else {
                 Err(meta.error(
-                    "expected `kind = \"...\"`, `filter = \"...\"`, `every = \"1s\"`, `urgent` or `optional`",
+                    "expected `kind = \"...\"`, `filter = \"...\"`, `every = \"1s\"`, `sample = 100`, `sample_by = \"process\"`, `urgent` or `optional`",
                 ))
             }
         })?;
@@ -109,7 +138,13 @@ fn on_struct(input: &DeriveInput) -> Result<OnStruct> {
     let kind = kind.ok_or_else(|| {
         syn::Error::new_spanned(&input.ident, "of what kind? write `#[event(kind = \"...\")]`")
     })?;
-    Ok(OnStruct { kind, optional, condition, every, urgent })
+    if let (None, true) = (&sample, by_process) {
+        return Err(syn::Error::new_spanned(
+            &input.ident,
+            "of how many processes is one taken? write `sample = 100`",
+        ));
+    }
+    Ok(OnStruct { kind, optional, condition, every, urgent, sample, by_process })
 }
 
 fn on_field(field: &syn::Field) -> Result<(Option<LitStr>, bool)> {

@@ -12,8 +12,9 @@ use proc_macro::TokenStream;
 /// are wanted (`where` in the manifest; the host tests it, in the kernel where that can be done),
 /// `optional` if the policy runs without this kind, and for an aggregated kind `every = "1s"`, the time
 /// between two rows of the same keys (1 s otherwise). `urgent` if its rows are to be delivered at once,
-/// perhaps out of order, which the operator has to grant. On
-/// a field: `#[event(field = "NAME")]` where its name is not the field's (`proc.parent.exe`), and
+/// perhaps out of order, which the operator has to grant. `sample = 100` if one event of a hundred is
+/// enough, with `sample_by = "process"` all events of one process of a hundred; the field `weight` says
+/// how many events a row stands for. On a field: `#[event(field = "NAME")]` where its name is not the field's (`proc.parent.exe`), and
 /// `#[event(flags)]` on one of the type `tipstaff::Flags`.
 #[proc_macro_derive(Event, attributes(event))]
 pub fn event(input: TokenStream) -> TokenStream {

@@ -70,7 +70,7 @@ static ANSWER: Attempt = Attempt {
             uid: 0,
             comm: [0; 16],
             kind: 0,
-            flags: 0,
+            sample: 0,
             absent: 0,
         },
         latency: 0,
