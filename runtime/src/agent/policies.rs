@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{self, Config, Settings},
     feed::MemberId,
+    guard::Grant,
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Union},
@@ -329,6 +330,9 @@ impl Policies {
             .filter
             .apply(name, &mut plan, kinds, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
+        if !section.grants.contains(&Grant::Urgent) {
+            plan.calm(name);
+        }
         for note in &plan.notes {
             tracing::warn!(policy = name, "{note}");
         }

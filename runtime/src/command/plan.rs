@@ -14,6 +14,7 @@ use tipstaff_events::{filter::Filter, sample::Sample};
 use tipstaff_runtime::{
     config::{Attach, Config, ConfigError, Flags},
     escape,
+    guard::Grant,
     kind::{Kind, Kinds},
     outcome::{AgentMetrics, Alerts, Metrics},
     plan::{self, Bound, Plan, Union},
@@ -148,6 +149,9 @@ fn planned(
         .apply(&name, &mut plan, kinds, file)
         .map_err(|problems| anyhow::anyhow!("{problems}"))
         .with_context(within)?;
+    if !section.grants.contains(&Grant::Urgent) {
+        plan.calm(&name);
+    }
     Ok(Planned {
         version: configured.manifest.version.clone(),
         conditions: subscriptions.iter().map(|asked| asked.condition.clone()).collect(),

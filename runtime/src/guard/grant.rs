@@ -1,21 +1,33 @@
 //! The capabilities that need the operator's permission, and what goes with it.
 
-/// A capability that a policy has only if the operator grants it. Its name is that of the interface
-/// in the package `tipstaff:policy`, without the version.
+/// A capability that a policy has only if the operator grants it. The name of an interface in the
+/// package `tipstaff:policy`, without the version, or of something else that policies ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grant {
     /// `guard-network`: which connections the processes of a cgroup may make.
     Network,
+    /// Subscriptions that are `urgent`: their events go before all others.
+    Urgent,
 }
 
 impl Grant {
     /// All grants, with their names.
-    pub const ALL: &[(Self, &'static str)] = &[(Self::Network, "guard-network")];
+    pub const ALL: &[(Self, &'static str)] =
+        &[(Self::Network, "guard-network"), (Self::Urgent, "urgent")];
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(grant, _)| *grant == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether it is one for an interface, which a policy asks for by importing it.
+    #[must_use]
+    pub fn is_interface(self) -> bool {
+        match self {
+            Self::Network => true,
+            Self::Urgent => false,
+        }
     }
 
     /// The grant of that name.

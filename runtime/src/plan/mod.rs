@@ -113,8 +113,8 @@ impl Plan {
             .fold(Needs::default(), |needs, field| needs.and(Needs::of(field)))
     }
 
-    /// Lets its urgent subscriptions wait like all others. Whether there were any.
-    pub fn calm(&mut self) -> bool {
+    /// Lets the urgent subscriptions of that policy wait like all others, because it has no grant.
+    pub fn calm(&mut self, policy: &str) {
         let mut was_urgent = false;
         for bound in self.subscriptions.iter_mut().flatten().filter(|bound| bound.urgent) {
             was_urgent = true;
@@ -123,7 +123,11 @@ impl Plan {
         for word in self.wanted.values_mut() {
             *word &= !wire::URGENT_BIT;
         }
-        was_urgent
+        if was_urgent {
+            self.notes.push(format!(
+                "its urgent events wait like all others, as nothing else is granted; to grant it, write\n    [policy.{policy}]\n    grants = [\"urgent\"]"
+            ));
+        }
     }
 
     /// The bound subscriptions.

@@ -140,23 +140,27 @@ fn interface(import: &str) -> &str {
 fn check_imports(imports: &[String]) -> Result<(), Refusal> {
     let is_known = |import: &&String| {
         let name = interface(import);
-        HARMLESS.contains(&name)
-            || Grant::named(name).is_some()
-            || wasi::interface(import).is_some()
+        HARMLESS.contains(&name) || grant(import).is_some() || wasi::interface(import).is_some()
     };
     match imports.iter().find(|import| !is_known(import)) {
         None => Ok(()),
         Some(import) => {
-            let names = HARMLESS.iter().copied().chain(Grant::ALL.iter().map(|(_, name)| *name));
+            let granted = Grant::ALL.iter().filter(|(grant, _)| grant.is_interface());
+            let names = HARMLESS.iter().copied().chain(granted.map(|(_, name)| *name));
             let known: Vec<String> = names.map(|name| format!("{PACKAGE}{name}")).collect();
             Err(Refusal::UnknownImport { import: import.clone(), known: known.join(", ") })
         }
     }
 }
 
+/// The grant without which this interface may not be imported.
+fn grant(import: &str) -> Option<Grant> {
+    Grant::named(interface(import)).filter(|grant| grant.is_interface())
+}
+
 /// The grants without which these interfaces may not be imported.
 pub fn grants(imports: &[String]) -> impl Iterator<Item = Grant> {
-    imports.iter().filter_map(|import| Grant::named(interface(import)))
+    imports.iter().filter_map(|import| grant(import))
 }
 
 impl Loaded {
@@ -166,7 +170,7 @@ impl Loaded {
         let policy = &self.manifest.name;
         let mut granted = section.grants.clone();
         for import in &self.imports {
-            let Some(grant) = Grant::named(interface(import)) else { continue };
+            let Some(grant) = grant(import) else { continue };
             if !granted.contains(&grant) {
                 granted.push(grant);
                 return refuse(Refusal::NotGranted {
