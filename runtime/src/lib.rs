@@ -34,6 +34,7 @@ pub mod guard;
 pub mod intake;
 pub mod kind;
 pub mod manifest;
+pub mod mountinfo;
 pub mod nearest;
 pub mod outcome;
 pub mod plan;

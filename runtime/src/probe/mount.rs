@@ -2,7 +2,7 @@
 //! namespace and gone with its descriptor.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -10,6 +10,7 @@ use std::{
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::error::ProbeError;
+use crate::mountinfo;
 
 /// A detached mount.
 #[derive(Debug)]
@@ -51,8 +52,12 @@ impl Tracefs {
             Ok(mount) => return Ok(Self::Private(mount)),
             Err(source) => source,
         };
-        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-        mount_point(&mounts, "tracefs").map(Self::Mounted).ok_or(ProbeError::NoTracefs { source })
+        let mounts = mountinfo::read().unwrap_or_default().into_iter();
+        mounts
+            .filter(|mount| mount.file_system == "tracefs" && mount.root == Path::new("/"))
+            .map(|mount| Self::Mounted(mount.point))
+            .next()
+            .ok_or(ProbeError::NoTracefs { source })
     }
 
     /// Folder of a tracepoint, with its `id` and `format`.
@@ -62,38 +67,5 @@ impl Tracefs {
             Self::Private(mount) => mount.path(),
         };
         root.join("events").join(category).join(name)
-    }
-}
-
-/// Where a file system of that type is mounted whole, from the text of a `mountinfo`.
-fn mount_point(mounts: &str, ty: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (head, tail) = line.split_once(" - ")?;
-        let mut head = head.split(' ').skip(3);
-        let (root, mount_point) = (head.next()?, head.next()?);
-        (root == "/" && tail.split(' ').next()? == ty).then(|| unescaped(mount_point))
-    })
-}
-
-/// `mountinfo` writes space, tab, newline and backslash as three octal digits.
-fn unescaped(path: &str) -> PathBuf {
-    ["\\040", "\\011", "\\012", "\\134"]
-        .iter()
-        .zip([" ", "\t", "\n", "\\"])
-        .fold(path.to_owned(), |path, (escape, plain)| path.replace(escape, plain))
-        .into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_found_by_its_type_and_its_path_unescaped() {
-        let mounts = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
-                      40 31 0:37 /sub /a rw shared:3 - tracefs tracefs rw\n\
-                      41 31 0:38 / /b\\040c rw,relatime shared:4 master:1 - tracefs none rw\n";
-        assert_eq!(mount_point(mounts, "tracefs"), Some(PathBuf::from("/b c")));
-        assert_eq!(mount_point(mounts, "bpf"), None);
     }
 }

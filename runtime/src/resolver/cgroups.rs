@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     os::unix::{
-        ffi::{OsStrExt, OsStringExt},
+        ffi::OsStrExt,
         fs::{DirEntryExt, MetadataExt},
     },
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::CgroupId;
+use crate::mountinfo::{self, Mount};
 
 /// The tree is walked again for an unknown id, but not more often than this.
 const WALK_AGAIN: Duration = Duration::from_millis(200);
@@ -43,9 +44,9 @@ impl Cgroups {
     }
 
     fn walk_all(&mut self) {
-        let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mountinfo::read().unwrap_or_default();
         self.paths.clear();
-        for (make, mount) in mounts_in(&mounts) {
+        for (make, mount) in hierarchies(&mounts) {
             self.walk(make, &mount);
         }
         self.walked = Some(Instant::now());
@@ -75,52 +76,21 @@ impl Cgroups {
 /// Makes the id of a cgroup of one hierarchy.
 type Make = fn(u64) -> CgroupId;
 
-/// Where the v2 hierarchy and the v1 memory hierarchy are mounted, from `/proc/self/mountinfo`.
-fn mounts_in(mounts: &[u8]) -> Vec<(Make, PathBuf)> {
+/// Where the v2 hierarchy and the v1 memory hierarchy are mounted.
+fn hierarchies(mounts: &[Mount]) -> Vec<(Make, PathBuf)> {
     let mut found: Vec<(Make, PathBuf)> = Vec::new();
-    for line in mounts.split(|&byte| byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        let Some(dash) = fields.iter().position(|field| *field == b"-") else { continue };
-        let (Some(place), Some(kind), Some(options)) =
-            (fields.get(4), fields.get(dash + 1), fields.get(dash + 3))
-        else {
-            continue;
-        };
-        let make: Make = match *kind {
-            b"cgroup2" => CgroupId::V2,
-            b"cgroup" if options.split(|&byte| byte == b',').any(|option| option == b"memory") => {
-                CgroupId::V1
-            }
+    for mount in mounts {
+        let make: Make = match mount.file_system.as_str() {
+            "cgroup2" => CgroupId::V2,
+            "cgroup" if mount.options.split(',').any(|option| option == "memory") => CgroupId::V1,
             _ => continue,
         };
         // The first mount of each hierarchy is enough.
         if !found.iter().any(|(other, _)| other(0) == make(0)) {
-            found.push((make, unescape(place)));
+            found.push((make, mount.point.clone()));
         }
     }
     found
-}
-
-/// A path as mountinfo writes it: `\040` is a space.
-fn unescape(path: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, behind)) = rest.split_first() {
-        let code = behind
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(code) if byte == b'\\' => {
-                plain.push(code);
-                rest = &behind[3..];
-            }
-            _ => {
-                plain.push(byte);
-                rest = behind;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(plain).into()
 }
 
 #[cfg(test)]
@@ -133,8 +103,10 @@ mod tests {
             36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
             41 31 0:38 / /my\\040cgroups rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
             42 31 0:38 / /again rw,relatime - cgroup2 cgroup2 rw\n";
-        let found: Vec<_> =
-            mounts_in(mounts).into_iter().map(|(make, path)| (make(7), path)).collect();
+        let found: Vec<_> = hierarchies(&mountinfo::parse(mounts))
+            .into_iter()
+            .map(|(make, path)| (make(7), path))
+            .collect();
         assert_eq!(
             found,
             [
