@@ -59,6 +59,10 @@ pub static SIGNAL_RESULT: &[&str] =
     &["delivered", "ignored", "already_pending", "overflow_fail", "lose_info"];
 /// The table of system calls that a number is of.
 pub static ABI: &[&str] = &["native", "i386"];
+/// Operations on sockets that a guard decides about.
+pub static OPERATION: &[&str] = &["connect", "send", "bind"];
+/// What a guard did, or would have done if it were not in audit.
+pub static VERDICT: &[&str] = &["denied", "would_deny"];
 /// Who opened a connection.
 pub static DIRECTION: &[&str] = &["unknown", "outgoing", "incoming"];
 
@@ -301,6 +305,30 @@ kinds! {
         family: Name(FAMILY), "";
         /// Which side opened the connection, seen from here.
         direction: Name(DIRECTION), "";
+    }
+    /// An operation on a socket that a guard denied, or in audit would have denied. The event's process is
+    /// the one that made the call. At most about 100 events in a second for each rule: all are counted, and
+    /// so are those that were not told.
+    Denied denied = 17 in Bulk, pad 2 {
+        /// Id of the cgroup that the guard is for: that of the process, or one above it.
+        scope: U64, "";
+        /// Address of the peer, for `bind` the local one. Where a call names none (0.0.0.0 or ::) the one
+        /// that the kernel takes it for.
+        address: Address, "";
+        /// Number of the guard: which policy's, in which scope.
+        guard: U32, "";
+        /// Index of the rule in the policy's table; 4294967295: no rule, but the table's default.
+        rule: U32, "";
+        /// Port of the peer, for `bind` the local one.
+        port: U16, "";
+        /// What was tried; `send` is sending by UDP to an address that the call names.
+        operation: Name(OPERATION), "";
+        /// Address family that the call named.
+        family: Name(FAMILY), "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
+        /// Whether it failed, or would have.
+        verdict: Name(VERDICT), "";
     }
     /// System calls that returned since the tick before, added up by what is asked for. `exit` and
     /// `exit_group`, which do not return, count when the thread ends; what else does not return (a

@@ -4,7 +4,8 @@
 //! [`catalogue`] is the one place where a kind is written. From it come the structs that the eBPF
 //! programs fill in, the description that the runtime decodes by, `docs/events.md` and
 //! `tipstaff events --list`. [`wire`] holds what all records share,
-//! [`filter`] which of them are let through, [`sample`] how many of those.
+//! [`filter`] which of them are let through, [`sample`] how many of those, [`guard`] what the rules of
+//! guardrails are in the kernel.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ mod describe;
 pub mod aggregate;
 pub mod catalogue;
 pub mod filter;
+pub mod guard;
 pub mod sample;
 pub mod wire;
 

@@ -8,6 +8,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | `rule`, `table`, `words` | what is denied, as data |
+//! | `nodes` | the same as the kernel holds it |
 //! | `mode` | how far an action may go |
 //! | `grant` | the capabilities that need the operator's permission |
 //! | `scope` | where rules apply |
@@ -24,6 +25,7 @@ mod desk;
 pub mod governor;
 mod grant;
 mod mode;
+mod nodes;
 mod protect;
 mod rule;
 mod scope;
@@ -40,6 +42,7 @@ pub use desk::{Action, Ask, Desk, Held, PolicyDesk, Refusal, Told, Wish};
 pub use governor::Governor;
 pub use grant::{Grant, OnQuarantine, Strength};
 pub use mode::{Mode, NoMode};
+pub(crate) use nodes::nanoseconds;
 pub use protect::{Protected, Protection};
 pub use rule::{MAX_REASON, Ports, Prefix, Rule, RuleError};
 pub use scope::{Scope, ScopeError, cgroup_path};

@@ -4,9 +4,10 @@
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use thiserror::Error;
+use tipstaff_events::guard::{MAX_RULES, NODE_ENTRIES};
 
 use super::{
-    Operation, Protocol, Rule, RuleError, Verdict,
+    Operation, Prefix, Protocol, Rule, RuleError, Verdict,
     rule::{split_reason, write_reason},
 };
 
@@ -64,6 +65,22 @@ pub enum TableError {
     /// No default.
     #[error("no default; write `default allow` or `default deny` on a line of its own")]
     NoDefault,
+    /// More rules than the kernel's maps have room for.
+    #[error("{rules} rules, those of `always_allow` included; {MAX_RULES} is the most")]
+    TooManyRules {
+        /// How many there are.
+        rules: usize,
+    },
+    /// Too much to be told apart at one prefix.
+    #[error(
+        "the rules for {prefix}, with those of the prefixes that cover it and the default, are more than \
+         {NODE_ENTRIES} that count; give ranges of ports instead of single ones, or fewer rules on the \
+         prefixes that cover it"
+    )]
+    Crowded {
+        /// The prefix.
+        prefix: Prefix,
+    },
 }
 
 impl Table {

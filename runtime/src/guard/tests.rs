@@ -1,6 +1,10 @@
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use proptest::prelude::*;
+use tipstaff_events::guard::{BY_DEFAULT, MAX_RULES, NODE_ENTRIES, OTHER, TCP, UDP};
 
 use super::*;
 
@@ -180,6 +184,134 @@ fn a_reason_that_was_not_read_from_text_stays_on_its_line() {
     assert_eq!(rule.to_string(), "deny any # one default allow");
 }
 
+/// What the kernel does: the node of the longest prefix, then the first of its entries.
+fn kernel_decides(table: &Table, now: u64, asked: &Asked) -> Option<(Verdict, By)> {
+    let nodes = table.nodes(Duration::ZERO).unwrap();
+    let covering = nodes.iter().filter(|(prefix, _)| prefix.contains(asked.address));
+    let (_, node) = covering.max_by_key(|(prefix, _)| prefix.length()).unwrap();
+    let protocol = match asked.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Any => OTHER,
+    };
+    let operation = Operations::from(asked.operation).bits();
+    let entry = node.find(operation | protocol, asked.port, || now)?;
+    let verdict = if entry.denies() { Verdict::Deny } else { Verdict::Allow };
+    let by = if entry.rule == BY_DEFAULT { By::Default } else { By::Rule(entry.rule.into()) };
+    Some((verdict, by))
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    operation: Operation,
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+}
+
+#[test]
+fn a_rule_that_has_expired_leaves_the_verdict_to_the_next_one() {
+    let mut table = table("default allow\ndeny any any 10.0.0.0/8\nallow any any 10.0.0.0/8 80");
+    table.rules[0].ttl = Some(Duration::from_nanos(100));
+    table.rules[1].ttl = Some(Duration::from_nanos(50));
+    let asked = |port| Asked {
+        operation: Operation::Connect,
+        protocol: Protocol::Tcp,
+        address: ip("10.1.1.1"),
+        port,
+    };
+    for (now, port, verdict, by) in [
+        (49, 80, Verdict::Allow, By::Rule(1)),
+        (49, 81, Verdict::Deny, By::Rule(0)),
+        (50, 80, Verdict::Deny, By::Rule(0)),
+        (99, 80, Verdict::Deny, By::Rule(0)),
+        (100, 80, Verdict::Allow, By::Default),
+    ] {
+        assert_eq!(kernel_decides(&table, now, &asked(port)), Some((verdict, by)), "{now} {port}");
+    }
+}
+
+#[test]
+fn a_table_that_the_kernel_cannot_hold_says_why() {
+    let mut many = Table::new(Verdict::Deny);
+    // What is hidden by others takes no room.
+    let ports = |ports: std::ops::Range<usize>| {
+        ports.map(|n| rule(&format!("deny any any 10.0.0.0/8 {n}")))
+    };
+    many.rules.extend(ports(0..NODE_ENTRIES - 1));
+    many.rules.extend(ports(0..NODE_ENTRIES - 1));
+    many.check().unwrap();
+    many.rules.push(rule("allow any any 10.1.0.0/16 80"));
+    let message = many.check().unwrap_err().to_string();
+    assert!(message.starts_with("the rules for 10.1.0.0/16, with"), "{message}");
+    many.rules.push(rule("allow any any 10.1.0.0/16"));
+    many.check().unwrap();
+    many.rules = vec![rule("deny"); usize::from(MAX_RULES) + 1];
+    let message = many.check().unwrap_err().to_string();
+    assert!(message.starts_with("16385 rules, "), "{message}");
+    many.rules.pop();
+    many.check().unwrap();
+}
+
+/// Tables in which much meets.
+fn tables() -> impl Strategy<Value = Table> {
+    let near = prop::sample::select(vec![
+        "::/0",
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.0.0.0/9",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.3",
+        "10.1.2.4/30",
+        "::1",
+        "::/127",
+        "2001:db8::/32",
+        "2001:db8:8000::/33",
+        "2001:db8::1",
+    ]);
+    let ports = prop_oneof![
+        Just(Ports::ANY),
+        prop::sample::select(vec![
+            (0_u16, 0),
+            (53, 53),
+            (53, 54),
+            (54, 55),
+            (50, 60),
+            (80, 80),
+            (0, 1023)
+        ])
+        .prop_map(|(a, b)| Ports::new(a..=b).unwrap())
+    ];
+    let rule = (rules(), near, ports)
+        .prop_map(|(rule, prefix, ports)| Rule { prefix: prefix.parse().unwrap(), ports, ..rule })
+        .boxed();
+    let always = rule.clone().prop_map(|rule| Rule {
+        verdict: Verdict::Allow,
+        operations: Operations::ANY,
+        ..rule
+    });
+    let lists = (prop::collection::vec(rule, 0..12), prop::collection::vec(always, 0..3));
+    (any::<bool>(), lists).prop_map(|(deny, (rules, always))| {
+        let default = if deny { Verdict::Deny } else { Verdict::Allow };
+        Table { rules, always, ..Table::new(default) }
+    })
+}
+
+prop_compose! {
+    fn asked()(
+        operation in prop::sample::select(vec![Operation::Connect, Operation::Send, Operation::Bind]),
+        protocol in prop::sample::select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp]),
+        address in prop::sample::select(vec![
+            "10.1.2.3", "10.1.2.4", "10.1.3.1", "10.200.0.1", "192.0.2.1", "::1", "::", "::ffff:10.1.2.3",
+            "2001:db8::1", "2001:db8:8000::1", "fe80::1",
+        ]),
+        port in prop::sample::select(vec![0_u16, 50, 53, 54, 55, 80, 1023, 65535]),
+    ) -> Asked {
+        Asked { operation, protocol, address: address.parse().unwrap(), port }
+    }
+}
+
 prop_compose! {
     fn prefixes()(v4 in any::<bool>(), bits in any::<u128>(), length in 0_u8..=128) -> Prefix {
         let address = Ipv6Addr::from_bits(bits);
@@ -248,6 +380,21 @@ proptest! {
         if one.covers(&other) {
             prop_assert!(one.contains(IpAddr::from(other.address())));
             prop_assert!(!other.contains(address) || one.contains(address));
+        }
+    }
+
+    #[test]
+    fn the_kernel_decides_as_the_table_does(
+        table in tables(), all in prop::collection::vec(asked(), 1..20),
+    ) {
+        for asked in all {
+            let decided = table.decide(asked.operation, asked.protocol, asked.address, asked.port);
+            let expected = match decided {
+                // Nothing is told of what is allowed.
+                (Verdict::Allow, By::Always(_)) => (Verdict::Allow, By::Default),
+                decided => decided,
+            };
+            prop_assert_eq!(kernel_decides(&table, 0, &asked), Some(expected), "{:?}", asked);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::BitOr, str::FromStr};
 
+use tipstaff_events::guard::{BIND, CONNECT, SEND};
+
 use super::RuleError;
 
 /// What becomes of an operation.
@@ -43,18 +45,19 @@ impl Operation {
     const WORDS: [(&'static str, Self); 3] =
         [("connect", Self::Connect), ("send", Self::Send), ("bind", Self::Bind)];
 
-    const fn bit(self) -> u8 {
+    /// The bit that stands for it in the kernel's maps.
+    const fn bit(self) -> u16 {
         match self {
-            Self::Connect => 1,
-            Self::Send => 2,
-            Self::Bind => 4,
+            Self::Connect => CONNECT,
+            Self::Send => SEND,
+            Self::Bind => BIND,
         }
     }
 }
 
 /// One operation or several. In text: `connect,send`, or `any`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Operations(u8);
+pub struct Operations(u16);
 
 impl Operations {
     /// All of them.
@@ -71,6 +74,11 @@ impl Operations {
     #[must_use]
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// As the kernel's maps have it.
+    pub(super) fn bits(self) -> u16 {
+        self.0
     }
 }
 

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::guard::TableError;
+
 /// See the variants. A hook that does not work is not an error: it is in the
 /// [`Report`](super::Report), and the next one of its ladder is tried.
 #[derive(Debug, Error)]
@@ -129,5 +131,21 @@ pub enum ProbeError {
         spec: String,
         /// What is wrong and what would be right.
         reason: String,
+    },
+    /// A guard cannot be set up.
+    #[error("cannot guard the cgroup {cgroup}: {reason}", cgroup = cgroup.display())]
+    Guard {
+        /// Directory of the cgroup.
+        cgroup: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A guard's table does not fit into the kernel's maps.
+    #[error("the table of the cgroup {cgroup}: {source}", cgroup = cgroup.display())]
+    Table {
+        /// Directory of the cgroup.
+        cgroup: PathBuf,
+        /// What is wrong.
+        source: Box<TableError>,
     },
 }

@@ -1,8 +1,9 @@
-//! bpf(2): what aya does not tell about a loaded program, and reading maps many keys at a time.
+//! bpf(2): what aya does not tell about a loaded program, links that are ours to hand on, and reading
+//! maps many keys at a time.
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 /// Commands of bpf(2).
@@ -12,6 +13,7 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const LINK_CREATE: libc::c_int = 28;
 /// `ENOTSUPP`, which the kernel returns although it is none of user space's numbers.
 const ENOTSUPP: i32 = 524;
 /// Keys that are read at a time, at first: a kernel that has more in one bucket asks for more room.
@@ -66,6 +68,61 @@ fn info(object: BorrowedFd<'_>, found: &mut [u64]) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Where a program can be attached to a cgroup: `enum bpf_attach_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CgroupHook {
+    /// `bind` of an IPv4 address.
+    Bind4 = 8,
+    /// `bind` of an IPv6 address.
+    Bind6 = 9,
+    /// `connect` to an IPv4 address.
+    Connect4 = 10,
+    /// `connect` to an IPv6 address.
+    Connect6 = 11,
+    /// Sending by UDP to an IPv4 address.
+    Sendmsg4 = 14,
+    /// Sending by UDP to an IPv6 address.
+    Sendmsg6 = 15,
+}
+
+/// The part of `union bpf_attr` for making links to cgroups.
+#[repr(C)]
+struct LinkAttributes {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to a cgroup and all below it until the result, and every copy of it, is closed
+/// (Linux 5.7).
+pub fn link_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    hook: CgroupHook,
+) -> io::Result<OwnedFd> {
+    let attributes = LinkAttributes {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    // SAFETY: `attributes` is what the command takes, of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LINK_CREATE,
+            &raw const attributes,
+            size_of::<LinkAttributes>(),
+        )
+    };
+    let link =
+        i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor for us (closed when a program is executed).
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
 /// The part of `union bpf_attr` for commands on one key.
 #[repr(C)]
 #[derive(Default)]
@@ -93,7 +150,7 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// A hash map, or an array of one entry, read and written as bytes.
+/// A hash map, a trie or an array, read and written as bytes.
 #[derive(Debug)]
 pub struct Table {
     map: OwnedFd,
@@ -207,15 +264,28 @@ impl Table {
     pub fn take(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value];
         let taken = match self.on_key(MAP_LOOKUP_AND_DELETE_ELEM, Some(key), &mut value, 0) {
-            Err(error) if is_unknown(&error) => {
-                self.on_key(MAP_DELETE_ELEM, Some(key), &mut [], 0).map(|()| None)
-            }
+            Err(error) if is_unknown(&error) => return self.remove(key).map(|()| None),
             result => result.map(|()| Some(value)),
         };
         match taken {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             result => result,
         }
+    }
+
+    /// Takes a key out; one that is not there is as good as removed.
+    pub fn remove(&self, key: &[u8]) -> io::Result<()> {
+        match self.on_key(MAP_DELETE_ELEM, Some(key), &mut [], 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The value of a key, which is there.
+    pub fn get(&self, key: &[u8]) -> io::Result<Vec<u8>> {
+        let mut value = vec![0; self.value];
+        self.on_key(MAP_LOOKUP_ELEM, Some(key), &mut value, 0)?;
+        Ok(value)
     }
 
     /// Puts a value in. Not for per-CPU maps.
