@@ -1,6 +1,8 @@
 //! What tests on the running kernel share.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
+#[path = "../support/cgroup.rs"]
+pub mod cgroup;
 #[path = "../support/shipped.rs"]
 pub mod shipped;
 #[path = "../support/vm.rs"]
@@ -206,7 +208,7 @@ impl Recording {
 }
 
 /// What a program printed that has ended, or will.
-fn numbers(child: Child) -> Vec<i64> {
+pub fn numbers(child: Child) -> Vec<i64> {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let numbers = String::from_utf8(output.stdout).unwrap();
@@ -417,11 +419,15 @@ pub fn compiled(source: &str, name: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, program)
 }
 
-/// Runs `ways.c` (system calls by the 32-bit table and by `io_uring`). Its pid, and what the calls
-/// returned.
-pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
+/// The program of `ways.c`: system calls by the 32-bit table and by `io_uring`.
+pub fn ways_program() -> &'static Path {
     static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, program) = PROGRAM.get_or_init(|| compiled("ways", "ways"));
-    let child = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    &PROGRAM.get_or_init(|| compiled("ways", "ways")).1
+}
+
+/// Runs it. Its pid, and what the calls returned.
+pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
+    let mut command = Command::new(ways_program());
+    let child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     (child.id(), numbers(child))
 }

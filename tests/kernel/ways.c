@@ -1,9 +1,12 @@
 // System calls by other ways than libc takes: by the 32-bit table (int $0x80), and by io_uring.
 // Usage: ways compat DIRECTORY | ways uring DIRECTORY PORT | ways uring-many DIRECTORY N
 //        ways accept-many N (connects by libc, accepts by one request)
+//        ways compat-connect ADDRESS PORT | ways uring-connect ADDRESS PORT (UDP)
+//        ways sendmmsg ADDRESS OTHER PORT (one message to each, in one call)
 // Prints what each call returned, one number a line.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <stdint.h>
@@ -172,11 +175,53 @@ static void accept_many(int count) {
     }
 }
 
+static struct sockaddr_in inet(const char *text, int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    if (inet_pton(AF_INET, text, &address.sin_addr) != 1) exit(2);
+    return address;
+}
+
+static void compat_connect(const char *text, int port) {
+    char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    if (low == MAP_FAILED) exit(1);
+    struct sockaddr_in *address = (void *)low;
+    *address = inet(text, port);
+    uint32_t *arguments = (void *)(low + 256);
+    arguments[0] = socket(AF_INET, SOCK_DGRAM, 0);
+    arguments[1] = (uint32_t)(uintptr_t)address;
+    arguments[2] = sizeof *address;
+    said(int80(102, 3, (long)arguments, 0, 0));                           // socketcall: connect
+    said(int80(362, arguments[0], (long)address, sizeof *address, 0)); // connect
+}
+
+static void uring_connect(const char *text, int port) {
+    struct ring ring_ = ring();
+    struct sockaddr_in address = inet(text, port);
+    struct io_uring_sqe connect = entry(IORING_OP_CONNECT, socket(AF_INET, SOCK_DGRAM, 0), &address, sizeof address, 0, 0);
+    said(submit(&ring_, connect));
+    connect.flags = IOSQE_ASYNC; // by one of the kernel's threads
+    said(submit(&ring_, connect));
+}
+
+static void send_many(const char *one, const char *other, int port) {
+    struct sockaddr_in addresses[2] = {inet(one, port), inet(other, port)};
+    struct iovec vector = {.iov_base = "x", .iov_len = 1};
+    struct mmsghdr messages[2] = {0};
+    for (int i = 0; i < 2; i++)
+        messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &addresses[i], .msg_namelen = sizeof addresses[i], .msg_iov = &vector, .msg_iovlen = 1};
+    int sent = sendmmsg(socket(AF_INET, SOCK_DGRAM, 0), messages, 2, 0);
+    said(sent < 0 ? -errno : sent);
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "compat")) compat(arguments[2]);
     else if (count == 4 && !strcmp(arguments[1], "uring")) uring(arguments[2], atoi(arguments[3]));
     else if (count == 4 && !strcmp(arguments[1], "uring-many")) uring_many(arguments[2], atoi(arguments[3]));
     else if (count == 3 && !strcmp(arguments[1], "accept-many")) accept_many(atoi(arguments[2]));
+    else if (count == 4 && !strcmp(arguments[1], "compat-connect")) compat_connect(arguments[2], atoi(arguments[3]));
+    else if (count == 4 && !strcmp(arguments[1], "uring-connect")) uring_connect(arguments[2], atoi(arguments[3]));
+    else if (count == 5 && !strcmp(arguments[1], "sendmmsg")) send_many(arguments[2], arguments[3], atoi(arguments[4]));
     else return 2;
     return 0;
 }
