@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -49,6 +52,8 @@ pub struct Ask {
     pub policy: Arc<str>,
     /// Where.
     pub scope: Scope,
+    /// Number that the events of its guard bear.
+    pub guard: u32,
     /// What.
     pub action: Action,
 }
@@ -128,6 +133,8 @@ pub struct Desk {
 struct Shared {
     governor: Sender<Told>,
     has_command: bool,
+    /// Number of the last guard.
+    guards: AtomicU32,
     all: Mutex<All>,
     standings: Mutex<HashMap<String, Arc<Mutex<Standing>>>>,
 }
@@ -153,6 +160,8 @@ struct Standing {
     refusals: Window,
     tripped: bool,
     tables: BTreeMap<Scope, Held>,
+    /// Numbers of its guards, also of those that are still to be.
+    guards: BTreeMap<Scope, u32>,
 }
 
 /// A table that a policy has in a scope.
@@ -175,8 +184,13 @@ impl Desk {
     pub fn new(has_command: bool) -> (Self, Receiver<Told>) {
         let (governor, told) = unbounded();
         let all = All { actions: Window::default(), actions_per_minute: 600, breaker: 120 };
-        let shared =
-            Shared { governor, has_command, all: Mutex::new(all), standings: Mutex::default() };
+        let shared = Shared {
+            governor,
+            has_command,
+            guards: AtomicU32::new(0),
+            all: Mutex::new(all),
+            standings: Mutex::default(),
+        };
         (Self { shared: Arc::new(shared) }, told)
     }
 
@@ -215,11 +229,13 @@ impl Desk {
     /// Says which table a policy has in a scope now.
     pub fn set_table(&self, policy: &str, scope: &Scope, held: Option<Held>) {
         let standing = self.standing(policy);
-        let tables = &mut lock(&standing).tables;
-        match held {
-            Some(held) => tables.insert(scope.clone(), held),
-            None => tables.remove(scope),
-        };
+        let mut standing = lock(&standing);
+        if let Some(held) = held {
+            standing.tables.insert(scope.clone(), held);
+        } else {
+            standing.tables.remove(scope);
+            standing.guards.remove(scope);
+        }
     }
 
     /// Forgets a policy that is gone.
@@ -256,8 +272,8 @@ pub struct PolicyDesk {
 }
 
 impl PolicyDesk {
-    /// Puts what the policy asks for to what waits for the end of the call.
-    pub fn ask(&self, waiting: &mut Vec<Ask>, scope: &str, wish: Wish<'_>) -> Result<(), Refusal> {
+    /// Puts what the policy asks for to what waits for the end of the call. The number of the guard.
+    pub fn ask(&self, waiting: &mut Vec<Ask>, scope: &str, wish: Wish<'_>) -> Result<u32, Refusal> {
         let now = Instant::now();
         let mut standing = lock(&self.standing);
         let result = self.check(&mut standing, waiting, scope, wish, now);
@@ -300,7 +316,7 @@ impl PolicyDesk {
         scope: &str,
         wish: Wish<'_>,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u32, Refusal> {
         if standing.mode == Mode::Observe {
             let why = &standing.why;
             return Err(Refusal::new(&format_args!(
@@ -315,7 +331,7 @@ impl PolicyDesk {
         let before = Before { waiting, held: &standing.tables };
         let action = self.parse(&before, &scope, wish)?;
         if before.makes_no_difference(&scope, &action) {
-            return Ok(());
+            return Ok(self.guard(&mut standing.guards, &scope));
         }
         if !matches!(action, Action::Clear) && before.tables_with(&scope) > self.tables {
             let reason = format!(
@@ -326,8 +342,16 @@ impl PolicyDesk {
             return Err(Refusal::limit("tables", reason));
         }
         self.spend(standing, now)?;
-        waiting.push(Ask { policy: Arc::clone(&self.policy), scope, action });
-        Ok(())
+        let guard = self.guard(&mut standing.guards, &scope);
+        waiting.push(Ask { policy: Arc::clone(&self.policy), scope, guard, action });
+        Ok(guard)
+    }
+
+    /// The number of the policy's guard in a scope. The scopes are as many as its budget allows.
+    fn guard(&self, guards: &mut BTreeMap<Scope, u32>, scope: &Scope) -> u32 {
+        *guards
+            .entry(scope.clone())
+            .or_insert_with(|| self.desk.shared.guards.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     fn parse(&self, before: &Before<'_>, scope: &Scope, wish: Wish<'_>) -> Result<Action, Refusal> {
@@ -348,10 +372,12 @@ impl PolicyDesk {
                     return Err(Refusal::limit("table_text", reason));
                 }
                 let table: Table = table.parse().map_err(|error| Refusal::new(&error))?;
-                match table.rules.len() {
-                    rules if rules > self.rules => Err(too_many(rules)),
-                    _ => Ok(Action::Set { table, log_only }),
+                if table.rules.len() > self.rules {
+                    return Err(too_many(table.rules.len()));
                 }
+                // Whether the kernel's maps can hold it.
+                table.nodes(Duration::ZERO).map_err(|error| Refusal::new(&error))?;
+                Ok(Action::Set { table, log_only })
             }
             Wish::Add { rule, ttl } => {
                 let rule: Rule = rule.parse().map_err(|error| Refusal::new(&error))?;

@@ -245,7 +245,7 @@ impl Governor {
     /// What is to be done about an action. `now` is since boot.
     #[must_use]
     pub fn decide(&self, ask: &Ask, now: Duration) -> Verdict {
-        let Ask { policy, scope, action } = ask;
+        let Ask { policy, scope, guard: _, action } = ask;
         let Some(entry) = self.members.get(&**policy) else {
             return Verdict::Refuse("the policy is gone".to_owned());
         };

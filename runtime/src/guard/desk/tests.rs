@@ -77,7 +77,7 @@ fn each_limit_is_named_by_its_key() {
     let (desk, policy, _told) = desk(&limits);
     let mut waiting = Vec::new();
     let mut ask = |scope: &str, wish: Wish<'_>| {
-        policy.ask(&mut waiting, scope, wish).map_err(|refusal| refusal.limit)
+        policy.ask(&mut waiting, scope, wish).map(drop).map_err(|refusal| refusal.limit)
     };
     let long = format!("default deny # {}", "x".repeat(100));
     assert_eq!(ask(SCOPE, set(&long)), Err(Some("table_text")));
@@ -96,7 +96,7 @@ fn each_limit_is_named_by_its_key() {
     desk.set_table("p", &SCOPE.parse().unwrap(), Some(held));
     let mut waiting = Vec::new();
     let mut ask = |scope: &str, wish: Wish<'_>| {
-        other.ask(&mut waiting, scope, wish).map_err(|refusal| refusal.limit)
+        other.ask(&mut waiting, scope, wish).map(drop).map_err(|refusal| refusal.limit)
     };
     assert_eq!(ask(SCOPE, Wish::Add { rule: "deny", ttl: None }), Err(Some("rules")));
     assert_eq!(ask("cgroup:/b", set(TABLE)), Err(Some("tables")));
@@ -132,7 +132,7 @@ fn who_asks_for_too_much_is_told_once_and_everybody_shares_one_budget() {
     let other = desk.policy("q", &Limits::default());
     let ask = |policy: &PolicyDesk, n: usize| {
         let table = format!("default allow\ndeny any any 192.0.2.{n}");
-        policy.ask(&mut Vec::new(), SCOPE, set(&table)).map_err(|refusal| refusal.limit)
+        policy.ask(&mut Vec::new(), SCOPE, set(&table)).map(drop).map_err(|refusal| refusal.limit)
     };
     let accepted = (0..5).filter(|n| ask(&policy, *n).is_ok()).count();
     assert_eq!(accepted, 3);
@@ -147,4 +147,26 @@ fn who_asks_for_too_much_is_told_once_and_everybody_shares_one_budget() {
     desk.reset("p");
     ask(&policy, 1).unwrap_err();
     assert!(told.try_iter().all(|told| !matches!(told, Told::Tripped(_))));
+}
+
+#[test]
+fn a_guard_has_one_number_for_as_long_as_there_is_a_table() {
+    let (desk, policy, told) = desk(&Limits::default());
+    desk.set_mode("q", Mode::Enforce, "");
+    let other = desk.policy("q", &Limits::default());
+    let mut waiting = Vec::new();
+    let mut ask = |policy: &PolicyDesk, scope: &str, wish: Wish<'_>| {
+        policy.ask(&mut waiting, scope, wish).unwrap()
+    };
+    let first = ask(&policy, SCOPE, set(TABLE));
+    assert_eq!(ask(&policy, SCOPE, set(TABLE)), first);
+    assert_eq!(ask(&policy, SCOPE, Wish::Add { rule: "deny any udp", ttl: None }), first);
+    let elsewhere = ask(&policy, "cgroup:/b", set(TABLE));
+    let others = ask(&other, SCOPE, set(TABLE));
+    assert!(first != elsewhere && first != others && elsewhere != others);
+    policy.hand_in(&mut waiting);
+    let Ok(Told::Ask(handed)) = told.try_recv() else { panic!("an action") };
+    assert_eq!(handed.guard, first);
+    desk.set_table("p", &SCOPE.parse().unwrap(), None);
+    assert_ne!(policy.ask(&mut waiting, SCOPE, set(TABLE)).unwrap(), first);
 }

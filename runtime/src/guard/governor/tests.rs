@@ -13,7 +13,7 @@ fn governor(agent: Mode) -> Governor {
 }
 
 fn ask(action: Action) -> Ask {
-    Ask { policy: "p".into(), scope: Scope::Command, action }
+    Ask { policy: "p".into(), scope: Scope::Command, guard: 1, action }
 }
 
 fn set(table: &str) -> Action {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl State {
-    fn ask(&mut self, scope: &str, wish: Wish<'_>) -> Result<(), String> {
+    fn ask(&mut self, scope: &str, wish: Wish<'_>) -> Result<u32, String> {
         let asked = self.outcome.desk.ask(&mut self.waiting, scope, wish);
         asked.map_err(|Refusal { reason, limit }| {
             if let Some(key) = limit {
@@ -22,7 +22,7 @@ impl State {
 }
 
 impl guard_network::Host for State {
-    fn set_table(&mut self, scope: String, table: String) -> wasmtime::Result<Result<(), String>> {
+    fn set_table(&mut self, scope: String, table: String) -> wasmtime::Result<Result<u32, String>> {
         Ok(self.ask(&scope, Wish::Set { table: &table, log_only: false }))
     }
 
@@ -30,7 +30,7 @@ impl guard_network::Host for State {
         &mut self,
         scope: String,
         table: String,
-    ) -> wasmtime::Result<Result<(), String>> {
+    ) -> wasmtime::Result<Result<u32, String>> {
         Ok(self.ask(&scope, Wish::Set { table: &table, log_only: true }))
     }
 
@@ -39,12 +39,12 @@ impl guard_network::Host for State {
         scope: String,
         rule: String,
         ttl: u64,
-    ) -> wasmtime::Result<Result<(), String>> {
+    ) -> wasmtime::Result<Result<u32, String>> {
         let ttl = (ttl > 0).then(|| Duration::from_nanos(ttl));
         Ok(self.ask(&scope, Wish::Add { rule: &rule, ttl }))
     }
 
     fn clear(&mut self, scope: String) -> wasmtime::Result<Result<(), String>> {
-        Ok(self.ask(&scope, Wish::Clear))
+        Ok(self.ask(&scope, Wish::Clear).map(drop))
     }
 }

@@ -4,7 +4,7 @@
 //! ```no_run
 //! use tipstaff::guard::network::{self, Rule, Table};
 //!
-//! # fn configure() -> Result<(), network::Refused> {
+//! # fn configure() -> Result<network::Guard, network::Refused> {
 //! Table::deny_all("deployed by this script")
 //!     .allow(&Rule::to("192.0.2.0/24").tcp().port(443).because("the package mirror"))
 //!     .allow(&Rule::to("127.0.0.0/8"))
@@ -39,6 +39,10 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+/// What the events `denied` of a table bear in their field `guard`, so that a policy knows its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guard(pub u32);
 
 /// What a rule is about. Made by [`Rule::to`], and narrowed by the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,16 +190,16 @@ impl Table {
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn set(&self, scope: &str) -> Result<(), Refused> {
-        guard_network::set_table(scope, &self.0).map_err(Refused)
+    pub fn set(&self, scope: &str) -> Result<Guard, Refused> {
+        guard_network::set_table(scope, &self.0).map(Guard).map_err(Refused)
     }
 
     /// The same, but it only tells what it would deny, whatever the mode.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn set_log_only(&self, scope: &str) -> Result<(), Refused> {
-        guard_network::set_log_only(scope, &self.0).map_err(Refused)
+    pub fn set_log_only(&self, scope: &str) -> Result<Guard, Refused> {
+        guard_network::set_log_only(scope, &self.0).map(Guard).map_err(Refused)
     }
 }
 
@@ -218,7 +222,7 @@ impl From<String> for Table {
 ///
 /// # Errors
 /// See [`Refused`].
-pub fn deny(scope: &str, rule: &Rule, ttl: Option<Duration>) -> Result<(), Refused> {
+pub fn deny(scope: &str, rule: &Rule, ttl: Option<Duration>) -> Result<Guard, Refused> {
     add(scope, &rule.text("deny"), ttl)
 }
 
@@ -226,14 +230,14 @@ pub fn deny(scope: &str, rule: &Rule, ttl: Option<Duration>) -> Result<(), Refus
 ///
 /// # Errors
 /// See [`Refused`].
-pub fn allow(scope: &str, rule: &Rule, ttl: Option<Duration>) -> Result<(), Refused> {
+pub fn allow(scope: &str, rule: &Rule, ttl: Option<Duration>) -> Result<Guard, Refused> {
     add(scope, &rule.text("allow"), ttl)
 }
 
-fn add(scope: &str, rule: &str, ttl: Option<Duration>) -> Result<(), Refused> {
+fn add(scope: &str, rule: &str, ttl: Option<Duration>) -> Result<Guard, Refused> {
     // 0 means for ever; a time that is too long is for ever as well.
     let ttl = ttl.map_or(0, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(0).max(1));
-    guard_network::add(scope, rule, ttl).map_err(Refused)
+    guard_network::add(scope, rule, ttl).map(Guard).map_err(Refused)
 }
 
 /// Takes the policy's table out of `scope`.

@@ -77,8 +77,8 @@ impl On<Exec<'_>> for Guarded {
 }
 
 impl Guarded {
-    fn result(&self, result: Result<(), Refused>) {
-        let text = result.map_or_else(|refused| refused.0, |()| "ok".to_owned());
+    fn result<T>(&self, result: Result<T, Refused>) {
+        let text = result.map_or_else(|refused| refused.0, |_| "ok".to_owned());
         self.results.add([&text], 1);
     }
 }
