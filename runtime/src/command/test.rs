@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::{Value, json};
 use tipstaff_runtime::{
+    guard::{Action, Ask, Desk, Mode, Told},
     kind::Kinds,
     outcome::{
         AgentMetrics, Alert, Alerts, FamilySnapshot, MetricKind, Metrics, SeriesSnapshot,
@@ -37,7 +38,7 @@ const ALERTS: usize = 100_000;
 /// Run a policy over recorded events and compare what it says with what is expected
 ///
 /// Each `cases/NAME.jsonl` holds events as `tipstaff events --format json` prints them; beside it are
-/// `NAME.expected.jsonl` with the alerts and the metrics at the end, and, if needed,
+/// `NAME.expected.jsonl` with the alerts, the actions that it asked for and the metrics at the end, and, if needed,
 /// `NAME.settings.toml` with settings. Neither root nor a kernel with eBPF is needed. With BLESS=1 in
 /// the environment what is expected is written anew.
 #[derive(Debug, clap::Args)]
@@ -138,7 +139,11 @@ fn run_case(loaded: &Loaded, case: &Path) -> anyhow::Result<Vec<Value>> {
     let source = Jsonl::open(case, &kinds)?;
     let counts = Arc::new(AgentMetrics::default());
     let (alerts, raised) = Alerts::new(ALERTS, Arc::clone(&counts));
-    let outcome = Outcome::new(Metrics::new(Duration::from_hours(1)), alerts, Arc::clone(&counts));
+    // Whatever it asks for is noted, as if it were granted and could be done.
+    let (desk, told) = Desk::new(true);
+    desk.set_mode(&loaded.manifest.name, Mode::Enforce, "");
+    let outcome = Outcome::new(Metrics::new(Duration::from_hours(1)), alerts, Arc::clone(&counts))
+        .with_desk(desk);
     let pool = Pool::new(1, outcome.clone()).context("cannot start a thread")?;
     let policy = pool.start(configure(loaded, case, &outcome)?)?;
 
@@ -155,6 +160,7 @@ fn run_case(loaded: &Loaded, case: &Path) -> anyhow::Result<Vec<Value>> {
     ensure!(traps == 0, "the policy failed {traps} times; the log says where");
 
     let mut said: Vec<Value> = raised.try_iter().map(|alert| alert_line(&alert)).collect();
+    said.extend(told.try_iter().map(|told| action_line(&told)));
     for family in outcome.metrics.families() {
         said.extend(family.series.iter().map(|series| metric_line(&family, series)));
     }
@@ -191,6 +197,24 @@ fn object(pairs: &[(String, String)]) -> Value {
 fn alert_line(alert: &Alert) -> Value {
     let Alert { policy: _, wall_ns: _, severity, message, labels } = alert;
     json!({ "type": "alert", "severity": severity.name(), "message": message, "labels": object(labels) })
+}
+
+/// What it asked for, or why that was refused at once.
+fn action_line(told: &Told) -> Value {
+    match told {
+        Told::Ask(Ask { policy: _, scope, guard, action }) => {
+            let what = match action {
+                Action::Set { table, .. } => table.to_string(),
+                Action::Add(rule) => rule.to_string(),
+                Action::Clear => String::new(),
+            };
+            json!({ "type": "action", "action": action.name(), "scope": scope.to_string(), "guard": guard, "what": what })
+        }
+        Told::Refused { policy: _, scope, action, reason } => {
+            json!({ "type": "action", "action": action, "scope": scope, "refused": reason })
+        }
+        Told::Tripped(_) => json!({ "type": "action", "action": "breaker" }),
+    }
 }
 
 fn metric_line(family: &FamilySnapshot, series: &SeriesSnapshot) -> Value {
