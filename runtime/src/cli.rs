@@ -7,7 +7,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    command::{check, compile, events, inspect, new, plan, run, test},
+    command::{
+        canary, check, compile, events, explain, inspect, mode, new, plan, release, run, test,
+    },
     log::LogArgs,
 };
 
@@ -37,10 +39,14 @@ pub enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Events(events::Args),
+    Mode(mode::Args),
+    Release(release::Args),
+    Explain(explain::Args),
     Inspect(inspect::Args),
     Test(test::Args),
     New(new::Args),
     Compile(compile::Args),
+    Canary(canary::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -53,10 +59,14 @@ impl Command {
             Self::Check(args) => check::run(args),
             Self::Plan(args) => plan::run(args),
             Self::Events(args) => events::run(args),
+            Self::Mode(args) => mode::run(args),
+            Self::Release(args) => release::run(args),
+            Self::Explain(args) => explain::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Test(args) => test::run(args),
             Self::New(args) => new::run(args),
             Self::Compile(args) => compile::run(args),
+            Self::Canary(args) => canary::run(&args),
             Self::Completions(args) => completions(&args),
             Self::Man(args) => man(&args),
         }

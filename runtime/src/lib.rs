@@ -17,7 +17,7 @@
 //! | [`guard`] | what policies may have done to the machine, within the limits of the operator |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
 //! | [`sink`] | where it goes: standard output, Prometheus |
-//! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`] tell it what to do |
+//! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`], [`control`] tell it what to do |
 #![deny(unsafe_code)]
 
 pub mod agent;
@@ -25,6 +25,7 @@ pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod container;
+pub mod control;
 pub mod decode;
 pub mod enrich;
 pub mod escape;

@@ -29,6 +29,7 @@ pub struct Agent {
     /// Where it serves metrics.
     pub metrics: String,
     configuration: PathBuf,
+    name: String,
     _directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -39,6 +40,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 impl Agent {
     /// Starts one with these policies, and these lines in its configuration.
     pub fn start(policies: &[&Path], configuration: &str) -> Self {
+        Self::start_in("observe", policies, configuration)
+    }
+
+    /// The same in another mode.
+    pub fn start_in(mode: &str, policies: &[&Path], configuration: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("policies");
@@ -56,11 +62,12 @@ impl Agent {
         } else {
             ""
         };
+        let name = format!("test-{}", std::process::id());
         let text = format!(
-            "[agent]\nname = \"test-{}\"\npolicies = {:?}\ncache_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{configuration}",
-            std::process::id(),
+            "[agent]\nname = {name:?}\nmode = {mode:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
+            directory.path().join("state").display().to_string(),
         );
         fs::write(&file, text).expect("written");
         // With a terminal, a hang-up would be the end of the agent.
@@ -79,6 +86,7 @@ impl Agent {
             policies: folder,
             metrics,
             configuration: file,
+            name,
             _directory: directory,
             _alone: alone,
         }
@@ -93,6 +101,22 @@ impl Agent {
         self.tipstaff.signal(Signal::HUP);
         self.tipstaff.wait_for_log("configuration taken over");
         self.tipstaff.log[said..].join("\n")
+    }
+
+    /// Runs a command of the operator for this agent; its exit code, standard output and error.
+    pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_tipstaff"))
+            .args(arguments)
+            .args(["--name", &self.name])
+            .output()
+            .expect("tipstaff runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Its configuration file.
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
     }
 
     /// How often the policy made by hand came into this state.

@@ -5,14 +5,19 @@
 //! them join and leave the reader. What it is told comes as [`Order`]s. Files are read and compiled
 //! by the threads of the [`loader`], so that one that takes long holds nobody up.
 
+pub mod canary;
+mod force;
+mod guards;
 mod loader;
 pub mod lock;
 mod policies;
+mod records;
 mod refused;
 mod sight;
 
 use std::{
-    io,
+    fmt, io,
+    os::fd::BorrowedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,17 +27,20 @@ use crossbeam_channel::{Receiver, after, never, select, tick};
 
 use crate::{
     config::{Attach, Config},
-    guard::Mode,
+    control::{self, Answered, Request},
+    guard::{Desk, Mode, NoMode, Told},
     kind::Kinds,
     outcome::{AgentMetrics, Alerts, Metrics},
     policy::{Compiler, LoadError, Outcome, Pool, Workshop},
     probe::{ProbeError, Probes, RingSizes},
     reader::Reader,
     source::Rings,
+    trust::TrustError,
 };
 
 pub use lock::{Lock, LockError};
 
+use guards::{Guards, PolicyMode};
 use loader::{Answer, Loader};
 use policies::Policies;
 
@@ -48,6 +56,8 @@ pub enum Order {
     Files(Vec<PathBuf>),
     /// This is the configuration now.
     Configuration(Box<Config>),
+    /// The operator asks, by the control socket.
+    Control(Request, tokio::sync::oneshot::Sender<Answered>),
     /// The end.
     Stop,
 }
@@ -64,6 +74,22 @@ pub struct Charge {
     /// Directory in which decisions about actions are kept, made if it is missing. Without one they are
     /// only logged and counted.
     pub decisions: Option<PathBuf>,
+    /// Who keeps the links of guards, so that rules outlive the agent.
+    pub keep: Option<Keep>,
+}
+
+/// Takes copies of the links of a guard, which is in force for as long as they are there. Called before
+/// the guard counts as done; where it fails, nothing is put in force.
+#[derive(Clone)]
+pub struct Keep(pub Arc<KeepLinks>);
+
+/// See [`Keep`].
+pub type KeepLinks = dyn Fn(&[BorrowedFd<'_>]) -> io::Result<()> + Send + Sync;
+
+impl fmt::Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keep")
+    }
 }
 
 /// Why the agent does not start.
@@ -87,6 +113,9 @@ pub enum StartError {
     /// The engine for policies.
     #[error(transparent)]
     Engine(#[from] LoadError),
+    /// The directory of decisions.
+    #[error("decisions cannot be kept (`state_dir` in [agent]): {0}")]
+    Decisions(#[from] TrustError),
     /// A thread or a descriptor.
     #[error("cannot start the agent's threads: {0}")]
     Io(#[from] io::Error),
@@ -95,9 +124,13 @@ pub enum StartError {
 /// See the module's documentation.
 pub struct Agent {
     config: Config,
+    /// Mode in place of that of the configuration.
+    mode: Option<Mode>,
     policies: Policies,
     loader: Loader,
     answers: Receiver<Answer>,
+    /// What policies ask for.
+    told: Receiver<Told>,
     metrics: Metrics,
 }
 
@@ -121,11 +154,13 @@ impl Agent {
         let cache = &config.agent.cache_dir;
         // Not by its path: the file may be another one when the first policy comes.
         let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
-        let outcome = Outcome::new(metrics.clone(), alerts, counts);
+        let (desk, told) = Desk::new(charge.command.is_some());
+        let outcome = Outcome::new(metrics.clone(), alerts, counts).with_desk(desk);
+        let guards = Guards::new(&config, charge, outcome.clone())?;
         let pool = Pool::new(Pool::default_workers(), outcome.clone())?;
         let (loader, answers) = Loader::start(&compiler)?;
-        let policies = Policies::new(kinds, probes, reader, pool, outcome);
-        Ok(Self { config, policies, loader, answers, metrics })
+        let policies = Policies::new(kinds, probes, reader, pool, outcome, guards);
+        Ok(Self { config, mode: charge.mode, policies, loader, answers, told, metrics })
     }
 
     /// The kinds of this agent.
@@ -152,10 +187,17 @@ impl Agent {
                 recv(orders) -> order => match order {
                     Ok(Order::Files(paths)) => self.files(paths),
                     Ok(Order::Configuration(config)) => self.reconfigure(*config),
+                    Ok(Order::Control(request, answer)) => {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(self.answer(request));
+                    }
                     Ok(Order::Stop) | Err(_) => break,
                 },
                 recv(self.answers) -> answer => if let Ok(answer) = answer {
                     self.take(answer);
+                },
+                recv(self.told) -> told => if let Ok(told) = told {
+                    self.policies.act(told);
                 },
                 recv(look) -> _ => self.policies.look(&self.config),
                 recv(sweep) -> _ => self.metrics.sweep(),
@@ -173,7 +215,41 @@ impl Agent {
 
     /// How far actions may go; a policy's own mode may be milder.
     fn mode(&self) -> Mode {
-        self.config.agent.mode
+        self.policies.standing().0
+    }
+
+    /// Does what the operator asks for.
+    fn answer(&mut self, request: Request) -> Answered {
+        let done = match request {
+            Request::Mode { set: None, policy: _ } => Ok(0),
+            Request::Mode { set: Some(mode), policy } => mode
+                .parse()
+                .map_err(|error: NoMode| error.to_string())
+                .and_then(|mode| self.policies.set_mode(policy.as_deref(), mode, &self.config))
+                .map(|()| 0),
+            Request::Release { policy } => self.policies.release(policy.as_deref()),
+        };
+        let (mode, policies) = self.policies.standing();
+        let standing = |policy: PolicyMode| control::Standing {
+            policy: policy.policy,
+            mode: policy.mode.to_string(),
+            why: policy.why,
+            tables: policy
+                .scopes
+                .iter()
+                .map(|(scope, mode)| control::Tabled {
+                    scope: scope.to_string(),
+                    mode: mode.to_string(),
+                })
+                .collect(),
+        };
+        Answered {
+            version: control::VERSION,
+            error: done.as_ref().err().cloned(),
+            mode: mode.to_string(),
+            policies: policies.into_iter().map(standing).collect(),
+            released: done.unwrap_or_default(),
+        }
     }
 
     /// First what is gone, so that a file that was renamed does not meet its own policy.
@@ -206,6 +282,7 @@ impl Agent {
         let fixed = [
             ("agent.name", old.agent.name != new.agent.name),
             ("agent.policies", old.agent.policies != new.agent.policies),
+            ("agent.state_dir", old.agent.state_dir != new.agent.state_dir),
             ("agent.cache_dir", old.agent.cache_dir != new.agent.cache_dir),
             ("metrics", old.metrics != new.metrics),
             (
@@ -221,7 +298,7 @@ impl Agent {
         }
         self.config = Config {
             agent: crate::config::Agent {
-                mode: new.agent.mode,
+                mode: self.mode.unwrap_or(new.agent.mode),
                 latency: new.agent.latency,
                 ..self.config.agent.clone()
             },

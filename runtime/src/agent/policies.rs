@@ -6,6 +6,8 @@
 //! is lost, and none is seen twice. Everything that can fail is done before the running generation
 //! is touched, so that it goes on whatever happens.
 
+mod modes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -14,17 +16,18 @@ use std::{
 };
 
 use super::{
+    guards::{Guards, PolicyMode},
     refused::Refused,
     sight::{Sight, Unseen},
 };
 use crate::{
     config::{self, Config, Settings},
     feed::MemberId,
-    guard::Grant,
+    guard::{Grant, Told, governor::Member},
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Union},
-    policy::{Configured, Generation, Life, Loaded, Outcome, Pool, Running},
+    policy::{Configured, Generation, Life, Loaded, Outcome, Pool, Running, grants},
     probe::Probes,
     reader::{Reader, Subscriber},
 };
@@ -38,6 +41,7 @@ pub(super) struct Policies {
     reader: Reader,
     pool: Pool,
     outcome: Outcome,
+    guards: Guards,
     active: BTreeMap<String, Active>,
     /// Files that hold no policy that runs.
     refused: BTreeSet<PathBuf>,
@@ -55,6 +59,8 @@ struct Active {
     /// The last generation before this one that ran as it should, to fall back to, and its settings.
     /// What else the operator says of the policy counts as it is then.
     good: Option<(Loaded, Settings)>,
+    /// Whether what becomes of its rules in quarantine was seen to.
+    is_quarantined: bool,
 }
 
 /// What is there before anything is changed for a policy.
@@ -67,12 +73,20 @@ struct Prepared {
 }
 
 impl Policies {
-    pub fn new(kinds: Kinds, probes: Probes, reader: Reader, pool: Pool, outcome: Outcome) -> Self {
+    pub fn new(
+        kinds: Kinds,
+        probes: Probes,
+        reader: Reader,
+        pool: Pool,
+        outcome: Outcome,
+        guards: Guards,
+    ) -> Self {
         Self {
             sight: Sight::new(kinds, probes),
             reader,
             pool,
             outcome,
+            guards,
             active: BTreeMap::new(),
             refused: BTreeSet::new(),
             states: BTreeSet::new(),
@@ -138,6 +152,14 @@ impl Policies {
     /// Gives policies whose section has changed their new settings and limits. One that may not run
     /// as it is any more ends.
     pub fn reconfigure(&mut self, config: &Config) {
+        let before = self.modes();
+        self.guards.configure(config, self.sight.probes());
+        for (name, active) in &self.active {
+            let member = member(&active.loaded, &config.policy(name), active.running.generation());
+            self.guards.admit(name, member, self.sight.probes());
+        }
+        self.warn_of_unpinned(config);
+        self.end_distrusted();
         let changed = self.active.iter().filter_map(|(name, active)| {
             let section = config.policy(name);
             let is_changed = active.section != section || active.latency != config.agent.latency;
@@ -153,6 +175,12 @@ impl Policies {
                 self.refuse(path, &error);
             }
         }
+        self.wake(&before, config);
+    }
+
+    /// Does what policies ask for.
+    pub fn act(&mut self, told: Told) {
+        self.guards.take(told, self.sight.probes());
     }
 
     /// Waits until the process table knows the processes that were there before, or until `timeout`.
@@ -163,6 +191,7 @@ impl Policies {
     /// Puts the last good generation into the place of one in quarantine, and brings the metrics of the
     /// policies' states and queues up to date.
     pub fn look(&mut self, config: &Config) {
+        self.guards.look();
         let bad = self.active.iter_mut().filter_map(|(name, active)| {
             let is_bad = active.running.life_of_newest() == Some(Life::Quarantined);
             let (loaded, settings) = active.good.take_if(|_| is_bad)?;
@@ -177,6 +206,13 @@ impl Policies {
                     "the last good generation does not run either: {error}"
                 );
             }
+        }
+        for (name, active) in &mut self.active {
+            let is_quarantined = active.running.life_of_newest() == Some(Life::Quarantined);
+            if is_quarantined && !active.is_quarantined {
+                self.guards.quarantined(name, active.section.on_quarantine);
+            }
+            active.is_quarantined = is_quarantined;
         }
         self.count();
     }
@@ -253,6 +289,13 @@ impl Policies {
             self.apply_with(&prepared)?;
             self.put_in(name, prepared, config.agent.latency)
         });
+        match self.active.get(name) {
+            Some(Active { loaded, section, running, .. }) => {
+                let member = member(loaded, section, running.generation());
+                self.guards.admit(name, member, self.sight.probes());
+            }
+            None => self.guards.remove(name),
+        }
         // What the earlier generation alone, or one that is refused, had asked for is not wanted.
         self.apply();
         if !self.active.contains_key(name) {
@@ -291,7 +334,7 @@ impl Policies {
 
     /// Checks everything that can be checked before something is changed.
     fn prepare(
-        &self,
+        &mut self,
         loaded: Loaded,
         section: config::Policy,
         config: &Config,
@@ -315,11 +358,22 @@ impl Policies {
                 allowed: allowed.join(", "),
             });
         }
-        loaded.check_grants(&section, config.agent.mode.min(section.mode))?;
+        loaded.check_grants(&section, self.guards.agent_mode().min(section.mode))?;
         let settings = section
             .settings
             .check(&loaded.manifest, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
+        // There is nothing between all and nothing yet.
+        if let Some(least) = section.require
+            && grants(&loaded.imports).next().is_some()
+            && let Err(reason) = self.guards.prove(self.sight.probes())
+        {
+            let least = least.name();
+            return Err(Refused::Strength { path: path(), name: name.clone(), least, reason });
+        }
+        // It may ask for actions when it is given its settings.
+        let member = member(&loaded, &section, &generation);
+        self.guards.admit(name, member, self.sight.probes());
         let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
         generation.enters(Life::Configured, &"an instance took its settings");
         let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
@@ -348,7 +402,16 @@ impl Policies {
             let running = self.pool.start(configured)?;
             let queue = Arc::clone(running.queue());
             let member = self.reader.add(Subscriber { plan: Arc::clone(&plan), queue, latency });
-            let active = Active { loaded, section, latency, plan, member, running, good: None };
+            let active = Active {
+                loaded,
+                section,
+                latency,
+                plan,
+                member,
+                running,
+                good: None,
+                is_quarantined: false,
+            };
             self.active.insert(name.to_owned(), active);
             return Ok(());
         };
@@ -383,9 +446,21 @@ impl Policies {
             tracing::warn!(policy = name, "policy did not take its last batches in time");
         }
         active.running.generation().enters(Life::Removed, &format_args!("policy removed: {why}"));
+        self.guards.remove(name);
         self.outcome.forget(name);
         self.outcome.counts.queue.remove(&PolicyLabels { policy: name.to_owned() });
         self.apply();
+    }
+}
+
+/// What the governor knows of a policy.
+fn member(loaded: &Loaded, section: &config::Policy, generation: &Generation) -> Member {
+    Member {
+        mode: section.mode,
+        pinned: loaded.is_pinned(section),
+        digest: loaded.digest.to_string(),
+        generation: generation.number(),
+        rules: section.limits.rules,
     }
 }
 

@@ -18,6 +18,10 @@ pub(super) enum Refused {
         "{path}: its digest is {found}, but [policy.{name}] allows only {allowed}: add it there if you trust the file"
     )]
     Digest { path: String, name: String, found: Digest, allowed: String },
+    #[error(
+        "{path}: what it asks for promises nothing on this kernel, but [policy.{name}] has `require = {least:?}`: {reason}"
+    )]
+    Strength { path: String, name: String, least: &'static str, reason: String },
     #[error("{path}: {problems}")]
     Settings { path: String, problems: Problems },
     #[error(transparent)]

@@ -38,6 +38,11 @@ impl Sight {
         Ok(())
     }
 
+    /// The probes, for what is not an event.
+    pub fn probes(&mut self) -> &mut Probes {
+        &mut self.probes
+    }
+
     /// Brings what was added up in the kernel so far to the reader.
     pub fn read_aggregates(&self) {
         self.probes.aggregates().read_now();

@@ -18,6 +18,26 @@ pub struct Selection {
     pub policy: Vec<PathBuf>,
 }
 
+/// Which agent.
+#[derive(Debug, clap::Args)]
+pub struct AgentName {
+    /// Name of the agent [default: tipstaff]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<Name>,
+}
+
+impl AgentName {
+    /// The name, `tipstaff` where none is given.
+    pub fn get(&self) -> &str {
+        self.or("tipstaff")
+    }
+
+    /// The name, or this one.
+    pub fn or<'a>(&'a self, other: &'a str) -> &'a str {
+        self.name.as_ref().map_or(other, |name| &name.0)
+    }
+}
+
 /// A duration such as `10s`.
 pub fn time(text: &str) -> Result<Duration, String> {
     config::parse_time(text)

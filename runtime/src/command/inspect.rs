@@ -11,6 +11,7 @@ use serde_json::json;
 use tipstaff_events::sample::Sample;
 use tipstaff_runtime::{
     escape,
+    guard::Grant,
     manifest::{Ask, Manifest, Setting, Subscription},
     policy::{self, Compiler, Inspection, ManifestFrom, Workshop},
 };
@@ -65,6 +66,15 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  digest        {digest}")?;
     writeln!(out, "  capabilities  {}", list(imports))?;
     writeln!(out, "  exports       {}", list(exports))?;
+    let grants: Vec<_> =
+        policy::grants(imports).map(|grant| format!("{:?}", grant.name())).collect();
+    if !grants.is_empty() {
+        let grants = grants.join(", ");
+        writeln!(out, "  to grant it what it asks for, write")?;
+        writeln!(out, "    [policy.{name}]")?;
+        writeln!(out, "    grants = [{grants}]")?;
+        writeln!(out, "    digest = [\"{digest}\"]")?;
+    }
     if let Some(ns) = tick_ns {
         writeln!(out, "  tick          every {:?}", Duration::from_nanos(*ns))?;
     }
@@ -127,6 +137,7 @@ fn json(inspection: &Inspection) -> serde_json::Value {
         "size": size,
         "digest": digest.to_string(),
         "imports": imports,
+        "grants": policy::grants(imports).map(Grant::name).collect::<Vec<_>>(),
         "exports": exports,
         "tick_ns": tick_ns,
         "subscriptions": subscriptions.iter().map(subscription).collect::<Vec<_>>(),

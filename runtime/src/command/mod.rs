@@ -1,12 +1,16 @@
 //! The commands, one file each: its arguments, and `run`.
 
 pub mod arguments;
+pub mod canary;
 pub mod check;
 pub mod compile;
 pub mod events;
+pub mod explain;
 pub mod inspect;
+pub mod mode;
 pub mod new;
 pub mod plan;
+pub mod release;
 pub mod run;
 pub mod test;
 

@@ -18,6 +18,7 @@ use sd_notify::NotifyState;
 use tipstaff_runtime::{
     agent::{Agent, Charge, Lock, Order, lock},
     config::{Config, Flags, Listen, Name},
+    control::Control,
     outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
         Style, Totals,
@@ -75,7 +76,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let flags = Flags { name, policies, policy, metrics };
     let load = move || Config::load(file.as_deref(), &flags);
     let config = load().map_err(Usage::of)?;
-    let _lock = Lock::take(&lock::directory()?, &config.agent.name)?;
+    let locks = lock::directory()?;
+    let _lock = Lock::take(&locks, &config.agent.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("tokio")
@@ -109,6 +111,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (_watch, mut files) = watch(&config, &orders)?;
     files.extend(config.agent.policy_files.iter().cloned());
     let _ = orders.send(Order::Files(files));
+    let control = {
+        let _entered = runtime.enter();
+        Control::bind(&locks, &config.agent.name)?
+    };
+    runtime.spawn(control.serve(orders.clone()));
     listen_to_signals(&runtime, &orders, config.agent.policy_files.clone(), load)?;
 
     let is_ready = Arc::new(AtomicBool::new(false));

@@ -82,6 +82,24 @@ labels! {
         /// Key of the limit in `[limits]`.
         limit
     }
+    /// Actions that were decided.
+    ActionLabels {
+        /// Name of the policy that asked, or that it is about; empty for all.
+        policy,
+        /// Name of the action.
+        action,
+        /// What became of it, from [`crate::guard::Outcome::ALL`].
+        outcome
+    }
+    /// What rules denied.
+    DenialLabels {
+        /// Name of the policy.
+        policy,
+        /// Where its table is.
+        scope,
+        /// `denied`, or in audit `would_deny`.
+        verdict
+    }
     /// Policies in one state.
     StateLabels {
         /// Name of the state.
@@ -253,6 +271,10 @@ agent_metrics! {
     alerts_dropped: PerPolicy;
     /// Log lines dropped because the policy wrote more than its limit.
     log_lines_limited: PerPolicy;
+    /// Decisions about actions, by what became of them: done, audited, refused, failed, undone.
+    actions: Family<ActionLabels, Counter>;
+    /// Operations that the rules of a policy denied, or would have denied in audit, counted in the kernel.
+    denials: Family<DenialLabels, Counter>;
     /// Lines dropped because standard output did not take them.
     output_dropped: Counter;
 }

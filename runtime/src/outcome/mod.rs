@@ -24,8 +24,8 @@ mod series;
 mod table;
 
 pub use agent_metrics::{
-    AgentMetric, AgentMetrics, CauseLabels, Delay, KindLabels, LimitLabels, LossLabels,
-    PolicyLabels, StateLabels, TransitionLabels,
+    ActionLabels, AgentMetric, AgentMetrics, CauseLabels, Delay, DenialLabels, KindLabels,
+    LimitLabels, LossLabels, PolicyLabels, StateLabels, TransitionLabels,
 };
 pub use alert::{Alert, Alerts, PolicyAlerts, Raised, Severity};
 pub use metrics::{Describe, Metrics, PolicyMetrics, Reserved};

@@ -28,6 +28,13 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 #[test]
+fn where_something_may_be_done_only_root_is_trusted() {
+    for mode in [Mode::Audit, Mode::Enforce] {
+        assert_eq!(Trust::of(mode).to_string(), "root");
+    }
+}
+
+#[test]
 fn a_file_of_our_own_is_read() {
     let (_dir, file) = place();
     assert_eq!(read(&file).unwrap(), b"text");

@@ -1,0 +1,153 @@
+//! The tables that are in force in the kernel, and what they denied.
+
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Instant,
+};
+
+use super::Keep;
+use crate::{
+    guard::{GuardMode, Scope, Table, Verdict},
+    outcome::{AgentMetrics, DenialLabels},
+    probe::{NetworkGuard, ProbeError, Probes},
+};
+
+/// Reading what was denied takes no more than this part of the time.
+const COUNT_SHARE: u32 = 100;
+
+/// A policy's table in a scope.
+pub(super) type Key = (String, Scope);
+
+/// See the module's documentation.
+pub(super) struct Force {
+    guards: BTreeMap<Key, Installed>,
+    keep: Option<Keep>,
+    counts: Arc<AgentMetrics>,
+}
+
+/// A guard in the kernel.
+struct Installed {
+    guard: NetworkGuard,
+    /// Inode of its cgroup: another one may have its path later.
+    inode: u64,
+    denied: u64,
+    would_deny: u64,
+    /// When it is read again what was denied.
+    count_at: Instant,
+}
+
+impl Force {
+    pub fn new(keep: Option<Keep>, counts: &Arc<AgentMetrics>) -> Self {
+        Self { guards: BTreeMap::new(), keep, counts: Arc::clone(counts) }
+    }
+
+    /// Number of tables.
+    pub fn len(&self) -> usize {
+        self.guards.len()
+    }
+
+    /// Puts a table in force in place of the one before. After an error that one is still in force.
+    /// `number` is what its events bear.
+    pub fn put(
+        &mut self,
+        key: &Key,
+        directory: &Path,
+        number: u32,
+        mode: GuardMode,
+        table: &Table,
+        probes: &mut Probes,
+    ) -> Result<(), String> {
+        let told = |error: ProbeError| error.to_string();
+        let inode = fs::metadata(directory).map_err(|error| error.to_string())?.ino();
+        let there = self.guards.get_mut(key).filter(|installed| installed.inode == inode);
+        if let Some(Installed { guard, .. }) = there {
+            // What is milder comes first.
+            if mode == GuardMode::Audit {
+                guard.set_mode(mode).map_err(told)?;
+            }
+            guard.install(table).map_err(told)?;
+            return guard.set_mode(mode).map_err(told);
+        }
+        let mut guard = probes.guard_network(directory, number, mode).map_err(told)?;
+        guard.install(table).map_err(told)?;
+        if let Some(Keep(keep)) = &self.keep {
+            let links: Vec<_> = guard.links().collect();
+            keep(&links).map_err(|error| format!("nobody keeps it if the agent dies: {error}"))?;
+        }
+        self.let_go(key);
+        let count_at = Instant::now();
+        let installed = Installed { guard, inode, denied: 0, would_deny: 0, count_at };
+        self.guards.insert(key.clone(), installed);
+        self.count(key);
+        Ok(())
+    }
+
+    /// Puts another table in the place of one that is in force.
+    pub fn install(&mut self, key: &Key, table: &Table) -> Result<(), String> {
+        let installed = self.guards.get_mut(key).ok_or("there is no table")?;
+        installed.guard.install(table).map_err(|error| error.to_string())
+    }
+
+    /// Has a table deny, or only tell.
+    pub fn set_mode(&mut self, key: &Key, mode: GuardMode) -> Result<(), String> {
+        self.count(key);
+        let installed = self.guards.get_mut(key).ok_or("there is no table")?;
+        installed.guard.set_mode(mode).map_err(|error| error.to_string())
+    }
+
+    /// Takes a table out of force. Nothing is denied afterwards, also where someone else keeps the links.
+    pub fn let_go(&mut self, key: &Key) {
+        self.count(key);
+        let Some(Installed { mut guard, .. }) = self.guards.remove(key) else { return };
+        if self.keep.is_some()
+            && let Err(error) = guard.install(&Table::new(Verdict::Allow))
+        {
+            tracing::error!(policy = key.0, scope = %key.1, "rules stay until the command ends: {error}");
+        }
+    }
+
+    /// Counts what was denied. The tables whose cgroups are gone.
+    pub fn look(&mut self) -> Vec<Key> {
+        let now = Instant::now();
+        let due = self.guards.iter().filter(|(_, installed)| installed.count_at <= now);
+        for key in due.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.count(&key);
+        }
+        let is_gone = |installed: &Installed| {
+            let there = fs::metadata(installed.guard.cgroup()).map(|metadata| metadata.ino());
+            there.ok() != Some(installed.inode)
+        };
+        let gone = self.guards.iter().filter(|(_, installed)| is_gone(installed));
+        gone.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn count(&mut self, key: &Key) {
+        let Some(installed) = self.guards.get_mut(key) else { return };
+        let begun = Instant::now();
+        let counts = match installed.guard.counts() {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::warn!(policy = key.0, scope = %key.1, "{error}");
+                return;
+            }
+        };
+        // A table of ten thousand rules takes some milliseconds.
+        installed.count_at = Instant::now() + COUNT_SHARE * begun.elapsed();
+        let denied: u64 = counts.iter().map(|count| count.denied).sum();
+        let would_deny: u64 = counts.iter().map(|count| count.would_deny).sum();
+        let told = [
+            ("denied", &mut installed.denied, denied),
+            ("would_deny", &mut installed.would_deny, would_deny),
+        ];
+        for (verdict, before, now) in told {
+            let labels = DenialLabels {
+                policy: key.0.clone(),
+                scope: key.1.to_string(),
+                verdict: verdict.to_owned(),
+            };
+            // There from the beginning, so that the first denial is an increase.
+            let more = now.saturating_sub(*before);
+            self.counts.denials.get_or_create(&labels).inc_by(more);
+            *before = now;
+        }
+    }
+}
