@@ -6,19 +6,23 @@ mod files;
 mod kernel;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use files::{bytes, given, python, recording};
-use kernel::{Event, Load, PYTHON, alone, sees_uring, vm::rounds, ways};
+use kernel::{Event, Load, PYTHON, Recording, alone, sees_uring, vm::rounds, ways, ways_program};
+use rustix::fs::{FileType, Mode};
 use tipstaff_events::{
     catalogue::{open, rename, unlink},
-    wire::MAX_TEXT,
+    wire::{MAX_TEXT, ON_BIT},
 };
+use tipstaff_runtime::{probe::RingSizes, queue::Cause};
 
 const ENOENT: i64 = 2;
 const ENAMETOOLONG: i64 = 36;
@@ -233,4 +237,87 @@ fn operations_by_io_uring_are_seen() {
     let opens = recording.of_process(open::KIND, pid);
     assert_eq!(given(&opens, b"many").len(), 1000);
     assert_eq!(recording.lost(), []);
+}
+
+#[test]
+fn operations_by_io_uring_whose_completions_find_no_room_are_seen() {
+    let Some(_guard) = alone() else { return };
+    if !sees_uring() {
+        return;
+    }
+    let mut recording = recording();
+    // In between more than can be under way at the same time: what has ended takes no room.
+    for (same, count) in [("0", 20), ("1", 20), ("0", 600), ("1", 600), ("0", 20), ("1", 20)] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let before = recording.lost();
+        let (pid, results) =
+            ways(&["files-full", root.to_str().unwrap(), &count.to_string(), same]);
+        let lost = recording.lost();
+        for (kind, said) in
+            [open::KIND, rename::KIND, unlink::KIND].into_iter().zip(results.chunks(count))
+        {
+            let not_kept = |lost: &[(u16, Cause, u64)]| {
+                let mut of_kind = lost.iter().filter(|&&(of, cause, _)| {
+                    assert_eq!(cause, Cause::MapFull);
+                    of == kind
+                });
+                of_kind.next().map_or(0, |&(_, _, count)| usize::try_from(count).unwrap())
+            };
+            let missing = not_kept(&lost) - not_kept(&before);
+            let mut events = recording.of_process(kind, pid);
+            events.retain(|event| event.name("via") == "io_uring");
+            assert_eq!(events.len() + missing, count, "kind {kind}, same {same}");
+            assert!(count > 512 || missing == 0);
+            let mut left = said.to_vec();
+            for event in &events {
+                let at = left.iter().position(|&result| result == event.result());
+                left.swap_remove(at.unwrap_or_else(|| panic!("{event:?} {said:?}")));
+                let name = event.text("path_given");
+                let fails = match kind {
+                    unlink::KIND => event.result() == -ENOENT,
+                    _ => name.starts_with(b"missing"),
+                };
+                assert_eq!(event.result() == -ENOENT, fails, "{event:?}");
+                let path = root.join(std::str::from_utf8(name).unwrap());
+                assert_eq!(event.text("path"), bytes(&path));
+            }
+            let names: BTreeSet<&[u8]> =
+                events.iter().map(|event| event.text("path_given")).collect();
+            assert_eq!(names.len(), events.len());
+        }
+    }
+}
+
+#[test]
+fn a_request_says_whose_it_was_when_it_was_submitted_whatever_was_asked_for_then() {
+    let Some(_guard) = alone() else { return };
+    if !sees_uring() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from(0o644), 0).unwrap();
+    let mut recording = Recording::open(RingSizes::default());
+    let few = BTreeMap::from([(open::KIND, ON_BIT | u64::from(open::path_given))]);
+    recording.probes.apply(&few.into()).unwrap();
+    let mut child = Command::new(ways_program())
+        .args(["uring-waits", fifo.to_str().unwrap(), "12345"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "0");
+    recording.want(&[open::KIND]);
+    drop(fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+    let result: i64 = said.next().unwrap().unwrap().parse().unwrap();
+    assert!(child.wait().unwrap().success());
+    let opens = recording.of_process(open::KIND, child.id());
+    let [open] = given(&opens, bytes(&fifo))[..] else { panic!("{opens:?}") };
+    assert_eq!((open.result(), open.name("via")), (result, "io_uring"));
+    assert_eq!(open.number("uid"), 12345);
+    let comm = usize::from(open.field("comm").offset);
+    assert!(open.bytes()[comm..].starts_with(b"ways\0"), "{open:?}");
+    assert_ne!(open.number("cgroup"), 0);
 }

@@ -82,6 +82,11 @@ fn expected_lacks(kind: u16) -> BTreeSet<&'static str> {
         ((5, 12), true, "misses not counted"),
         ((5, 15), calls, "`exit` and `exit_group` are not counted"),
         ((5, 19), file || socket, "operations by io_uring are not seen"),
+        (
+            (5, 19),
+            file || socket,
+            "operations by io_uring are not seen whose completions find no room",
+        ),
         ((6, 18), socket && release >= (5, 19), "multishot accepts by io_uring are not seen"),
     ]
     .into_iter()

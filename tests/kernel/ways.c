@@ -3,6 +3,10 @@
 //        ways accept-many N (connects by libc, accepts by one request)
 //        ways compat-connect ADDRESS PORT | ways uring-connect ADDRESS PORT (UDP)
 //        ways sendmmsg ADDRESS OTHER PORT (one message to each, in one call)
+//        ways files-full DIRECTORY N SAME | ways sockets-full N SAME: N operations of each kind by a ring
+//        whose completions find no room; all known by the same number where SAME is 1
+//        ways uring-waits FIFO USER: opens it as that user, says so, and ends when it is open
+//        ways unreadable: calls by socketcall without arguments
 // Prints what each call returned, one number a line.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -79,9 +83,9 @@ struct ring {
     struct io_uring_sqe *entries;
 };
 
-static struct ring ring(void) {
+static struct ring ring_of(unsigned entries) {
     struct ring ring = {0};
-    ring.fd = syscall(SYS_io_uring_setup, 8, &ring.parameters);
+    ring.fd = syscall(SYS_io_uring_setup, entries, &ring.parameters);
     if (ring.fd < 0) {
         perror("io_uring_setup");
         exit(77);
@@ -95,6 +99,8 @@ static struct ring ring(void) {
     return ring;
 }
 
+static struct ring ring(void) { return ring_of(8); }
+
 // Waits for a completion and returns its result.
 static int completed(struct ring *ring) {
     struct io_uring_params *p = &ring->parameters;
@@ -106,15 +112,20 @@ static int completed(struct ring *ring) {
     return result;
 }
 
-// Submits one operation, waits for it, and returns its result.
-static int submit(struct ring *ring, struct io_uring_sqe entry) {
+// Submits one operation.
+static void begin(struct ring *ring, struct io_uring_sqe entry) {
     struct io_uring_params *p = &ring->parameters;
     unsigned *tail = (void *)(ring->submission + p->sq_off.tail), *array = (void *)(ring->submission + p->sq_off.array);
     unsigned index = *tail & (p->sq_entries - 1);
     ring->entries[index] = entry;
     array[index] = index;
     __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-    if (syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) < 0) exit(1);
+    if (syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) != 1) exit(1);
+}
+
+// Submits one operation, waits for it, and returns its result.
+static int submit(struct ring *ring, struct io_uring_sqe entry) {
+    begin(ring, entry);
     return completed(ring);
 }
 
@@ -214,6 +225,72 @@ static void send_many(const char *one, const char *other, int port) {
     said(sent < 0 ? -errno : sent);
 }
 
+// Opens, renames and removes files by a ring with room for two completions.
+static void files_full(const char *directory, int count, int same) {
+    struct ring ring_ = ring_of(1), *r = &ring_;
+    int at = open(directory, O_DIRECTORY | O_PATH);
+    char (*names)[3][32] = calloc(count, sizeof *names);
+    for (int i = 0; i < count; i++) {
+        snprintf(names[i][0], 32, "missing%d", i);
+        snprintf(names[i][1], 32, "made%d", i);
+        snprintf(names[i][2], 32, "moved%d", i);
+    }
+    for (int step = 0; step < 3; step++) {
+        for (int i = 0; i < count; i++) {
+            // Every third does not exist, and fails.
+            char *name = names[i][i % 3 ? 1 : 0];
+            struct io_uring_sqe one =
+                step == 0   ? entry(IORING_OP_OPENAT, at, name, 0, 0600, i % 3 ? O_CREAT | O_WRONLY : O_RDONLY)
+                : step == 1 ? entry(IORING_OP_RENAMEAT, at, name, (uintptr_t)names[i][2], at, 0)
+                            : entry(IORING_OP_UNLINKAT, at, names[i][2], 0, 0, 0);
+            one.user_data = same ? 5 : i;
+            begin(r, one);
+        }
+        for (int i = 0; i < count; i++) said(completed(r));
+    }
+}
+
+// Accepts and connects by a ring with room for two completions.
+static void sockets_full(int count, int same) {
+    struct ring ring_ = ring_of(1), *r = &ring_;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t length = sizeof address;
+    if (bind(listening, (void *)&address, length) || listen(listening, count)) exit(1);
+    if (getsockname(listening, (void *)&address, &length)) exit(1);
+    for (int i = 0; i < count; i++) {
+        struct io_uring_sqe one = entry(IORING_OP_ACCEPT, listening, NULL, 0, 0, 0);
+        one.user_data = same ? 5 : i;
+        begin(r, one);
+    }
+    for (int i = 0; i < count; i++) {
+        if (connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&address, length)) exit(1);
+    }
+    for (int i = 0; i < count; i++) said(completed(r));
+    address.sin_port = htons(1);
+    for (int i = 0; i < count; i++) {
+        struct io_uring_sqe one = entry(IORING_OP_CONNECT, socket(AF_INET, SOCK_STREAM, 0), &address, sizeof address, 0, 0);
+        one.user_data = same ? 5 : i;
+        begin(r, one);
+    }
+    for (int i = 0; i < count; i++) said(completed(r));
+}
+
+static void uring_waits(const char *fifo, int user) {
+    struct ring ring_ = ring(), *r = &ring_;
+    if (setresuid(user, user, user)) exit(1);
+    begin(r, entry(IORING_OP_OPENAT, AT_FDCWD, fifo, 0, 0, O_RDONLY));
+    said(0);
+    fflush(stdout);
+    said(completed(r));
+}
+
+static void unreadable(void) {
+    said(int80(102, 3, 0, 0, 0)); // socketcall: connect
+    said(int80(102, 4, 0, 0, 0)); // socketcall: listen
+    said(int80(102, 5, 0, 0, 0)); // socketcall: accept
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "compat")) compat(arguments[2]);
     else if (count == 4 && !strcmp(arguments[1], "uring")) uring(arguments[2], atoi(arguments[3]));
@@ -222,6 +299,10 @@ int main(int count, char **arguments) {
     else if (count == 4 && !strcmp(arguments[1], "compat-connect")) compat_connect(arguments[2], atoi(arguments[3]));
     else if (count == 4 && !strcmp(arguments[1], "uring-connect")) uring_connect(arguments[2], atoi(arguments[3]));
     else if (count == 5 && !strcmp(arguments[1], "sendmmsg")) send_many(arguments[2], arguments[3], atoi(arguments[4]));
+    else if (count == 5 && !strcmp(arguments[1], "files-full")) files_full(arguments[2], atoi(arguments[3]), atoi(arguments[4]));
+    else if (count == 4 && !strcmp(arguments[1], "sockets-full")) sockets_full(atoi(arguments[2]), atoi(arguments[3]));
+    else if (count == 4 && !strcmp(arguments[1], "uring-waits")) uring_waits(arguments[2], atoi(arguments[3]));
+    else if (count == 2 && !strcmp(arguments[1], "unreadable")) unreadable();
     else return 2;
     return 0;
 }

@@ -113,7 +113,7 @@ offsets! {
     inet_sock { inet_sport }
     inode { i_mode }
     io_accept { file_slot, iou_flags }
-    io_cqe { user_data }
+    io_cqe { flags, res, user_data }
     io_kiocb { cqe, ctx, file, flags, opcode }
     io_listen { backlog }
     io_open { dfd, file_slot, filename, how }

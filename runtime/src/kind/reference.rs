@@ -46,7 +46,7 @@ call returns, with its result: failed attempts are events too. `via` says how th
 |---|---|
 | 64-bit calls | seen, `via = \"syscall\"` |
 | 32-bit calls (`int 0x80`, 32-bit programs on a 64-bit kernel) | seen and decoded by their own table, `via = \"compat\"`; `socketcall` with its sub-calls is one of them where the kernel has it |
-| `io_uring` | seen by the tracepoints of `io_uring`, with the fields that these have, `via = \"io_uring\"`; one that asks for no completion is reported when it is submitted, without a result. Where a kernel lacks these tracepoints, coverage is `partial: operations by io_uring are not seen` |
+| `io_uring` | seen by the tracepoints of `io_uring`, with the fields that these have, `via = \"io_uring\"`, whether the completion finds room in its queue or not; at most 512 requests of `open`, `unlink` and `rename` are followed at the same time, and further ones count as lost (of `connect`, `accept` and `listen` at most 512 are known again whose completion finds no room); one that asks for no completion is reported when it is submitted, without a result. Where a kernel lacks these tracepoints, coverage is `partial: operations by io_uring are not seen` |
 | calls that a signal interrupts | seen, `result` is `-EINTR`; where the kernel starts the call again, that is one more event |
 | calls from inside the kernel (drivers, NFS, loop devices) | no process made them: not events |
 

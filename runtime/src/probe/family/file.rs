@@ -24,6 +24,15 @@ pub(in super::super) static FAMILY: Family = Family {
         Part {
             kinds: &[open::KIND, unlink::KIND, rename::KIND],
             fields: 0,
+            without: uring::WITHOUT_OVERFLOW,
+            ladder: &[Rung {
+                hooks: &[Hook { program: "overflow", at: uring::OVERFLOWED }],
+                lacks: None,
+            }],
+        },
+        Part {
+            kinds: &[open::KIND, unlink::KIND, rename::KIND],
+            fields: 0,
             without: uring::WITHOUT,
             // A request is known from where it is submitted: what completes it comes first.
             ladder: &[

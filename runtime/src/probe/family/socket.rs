@@ -12,6 +12,9 @@ const SET_STATE: At<'static> = At::Twice {
 /// A TCP socket is gone (Linux 4.16).
 const DESTROYED: At<'static> = At::Twice { name: "tcp_destroy_sock", passes: &["struct sock *"] };
 
+/// What the kinds lack where a completion does not say of which request it is.
+const WITHOUT_MULTISHOT: Option<&str> = Some("multishot accepts by io_uring are not seen");
+
 pub(in super::super) static FAMILY: Family = Family {
     object: "socket",
     parts: &[
@@ -60,6 +63,15 @@ pub(in super::super) static FAMILY: Family = Family {
         Part {
             kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
             fields: 0,
+            without: uring::WITHOUT_OVERFLOW,
+            ladder: &[Rung {
+                hooks: &[Hook { program: "overflow", at: uring::OVERFLOWED }],
+                lacks: None,
+            }],
+        },
+        Part {
+            kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
+            fields: 0,
             without: uring::WITHOUT,
             ladder: &[
                 Rung {
@@ -70,8 +82,18 @@ pub(in super::super) static FAMILY: Family = Family {
                     lacks: None,
                 },
                 Rung {
-                    hooks: &[Hook { program: "complete_result", at: uring::COMPLETED_BEFORE }],
-                    lacks: Some("multishot accepts by io_uring are not seen"),
+                    hooks: &[
+                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
+                        Hook { program: "submit", at: uring::SUBMITTED },
+                    ],
+                    lacks: WITHOUT_MULTISHOT,
+                },
+                Rung {
+                    hooks: &[
+                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
+                        Hook { program: "submit", at: uring::SUBMITTED_BEFORE },
+                    ],
+                    lacks: WITHOUT_MULTISHOT,
                 },
             ],
         },

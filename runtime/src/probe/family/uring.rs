@@ -13,6 +13,16 @@ pub(super) const SUBMITTED: At<'static> =
 pub(super) const SUBMITTED_BEFORE: At<'static> =
     At::Typed { name: "io_uring_submit_sqe", passes: &["struct io_kiocb *", "bool"] };
 
+/// What a kind lacks where that is not there.
+pub(super) const WITHOUT_OVERFLOW: Option<&str> =
+    Some("operations by io_uring are not seen whose completions find no room");
+
+/// A completion found no room in the queue (Linux 5.19).
+pub(super) const OVERFLOWED: At<'static> = At::Typed {
+    name: "io_uring_cqe_overflow",
+    passes: &["void *", "long long unsigned int", "s32", "u32", "void *"],
+};
+
 /// A request has completed; the completion is passed as a whole.
 pub(super) const COMPLETED: At<'static> = At::Typed {
     name: "io_uring_complete",

@@ -10,20 +10,18 @@ use tipstaff_probes::{
     },
     events::{
         catalogue::{Open, Rename, Unlink, open, rename, unlink},
-        wire::{Header, LOST_MAP, Text},
+        wire::{Header, LOST_MAP, LOST_MISSED, Text},
     },
     kernel::{Pointer, filename, io_open, io_rename, io_unlink, open_how},
     map::{lost, wanted},
     path,
     record::Draft,
     task,
-    uring::{IO_URING, Request, operation, result_in},
+    uring::{IO_URING, PLACES, Request, Tag, operation, result_in},
 };
 
 use super::{AT_REMOVEDIR, absent_without, has_mode, joined_text};
 
-/// Requests under way at the same time. Those beyond are counted as lost.
-const MAX_REQUESTS: u32 = 512;
 /// Longest path that is kept; of longer ones the rest is cut.
 const KEPT: usize = 1024;
 
@@ -52,8 +50,9 @@ struct Submitted {
     new: Given,
 }
 
+/// Those under way. Those beyond are counted as lost.
 #[map]
-static REQUESTS: HashMap<u64, Submitted> = HashMap::with_max_entries(MAX_REQUESTS, 0);
+static REQUESTS: HashMap<u64, Submitted> = HashMap::with_max_entries(PLACES, 0);
 /// Where a [`Submitted`] is put together: it is too large for the stack.
 #[map]
 static SUBMITTED: PerCpuArray<Submitted> = PerCpuArray::with_max_entries(1, 0);
@@ -68,19 +67,18 @@ fn submit(ctx: BtfTracePointContext) -> i32 {
         operation::RENAMEAT => rename::KIND,
         _ => return 0,
     };
-    if let Some(word) = task::wanted(kind)
-        && on_submit(request, operation, kind, word).is_none()
-    {
+    if task::wanted(kind).is_some() && on_submit(request, operation, kind).is_none() {
         lost(kind, LOST_MAP);
     }
     0
 }
 
 #[inline(always)]
-fn on_submit(request: Request, operation: u8, kind: u16, word: u64) -> Option<()> {
+fn on_submit(request: Request, operation: u8, kind: u16) -> Option<()> {
     // SAFETY: a map value that nothing else on this CPU uses while this program runs.
     let submitted = unsafe { &mut *SUBMITTED.get_ptr_mut(0)? };
-    submitted.owner = task::header(kind, word);
+    // All of it: when the request completes, more may be wanted than now.
+    submitted.owner = task::header(kind, u64::MAX);
     submitted.operation = operation.into();
     let at = request.0;
     match kind {
@@ -105,7 +103,19 @@ fn on_submit(request: Request, operation: u8, kind: u16, word: u64) -> Option<()
         emit(submitted, None);
         return Some(());
     }
-    REQUESTS.insert(&request.key(), &*submitted, 0).ok()
+    // SAFETY: an entry is of one request only.
+    if let Some(left_behind) = unsafe { REQUESTS.get(request.key()) } {
+        // What was here before has completed, and nobody told us.
+        lost(left_behind.owner.kind, LOST_MISSED);
+    }
+    if !request.keep() {
+        return None;
+    }
+    let inserted = REQUESTS.insert(&request.key(), &*submitted, 0);
+    if inserted.is_err() {
+        request.forget();
+    }
+    inserted.ok()
 }
 
 impl Given {
@@ -165,10 +175,21 @@ fn complete_result(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where the completion finds no room.
+#[btf_tracepoint(function = "io_uring_cqe_overflow")]
+fn overflow(ctx: BtfTracePointContext) -> i32 {
+    let (result, flags) = (ctx.arg(2), ctx.arg(3));
+    if let Some(request) = Request::completed(Tag::new(ctx.arg(0), ctx.arg(1)), result, flags) {
+        on_complete(request, result);
+    }
+    0
+}
+
 #[inline(always)]
 fn on_complete(request: Request, result: i32) {
     // SAFETY: an entry is of one request only, which is not given to another as long as it lives.
     let Some(submitted) = (unsafe { REQUESTS.get(request.key()) }) else { return };
+    request.forget();
     emit(submitted, Some(result));
     let _ = REQUESTS.remove(&request.key());
 }

@@ -16,7 +16,7 @@ use tipstaff_probes::{
     map::lost,
     socket::{Given, Sock},
     task,
-    uring::{IO_URING, Request, Tag, operation, result_in},
+    uring::{IO_URING, MORE, Request, Tag, operation, result_in},
 };
 
 use crate::{attempt, on_accept, on_listen};
@@ -41,10 +41,21 @@ struct Accepting {
 #[map]
 static ACCEPTING: HashMap<Tag, Accepting> = HashMap::with_max_entries(MAX_MULTISHOT, 0);
 
+/// The operation, if events come of it.
+#[inline(always)]
+fn watched(request: Request) -> Option<u8> {
+    let operation = request.operation()?;
+    matches!(operation, operation::CONNECT | operation::ACCEPT | operation::LISTEN)
+        .then_some(operation)
+}
+
 #[btf_tracepoint(function = "io_uring_submit_req")]
 fn submit(ctx: BtfTracePointContext) -> i32 {
     let request = Request(ctx.arg(0));
-    if request.operation() == Some(operation::ACCEPT)
+    let Some(operation) = watched(request) else { return 0 };
+    // Where no place is left it is seen all the same, if its completion finds room.
+    request.keep();
+    if operation == operation::ACCEPT
         && io_accept::iou_flags.read::<u32>(request.0).is_some_and(|flags| flags & MULTISHOT != 0)
     {
         let accepting = Accepting {
@@ -83,6 +94,19 @@ fn complete_result(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where the completion finds no room.
+#[btf_tracepoint(function = "io_uring_cqe_overflow")]
+fn overflow(ctx: BtfTracePointContext) -> i32 {
+    let tag = Tag::new(ctx.arg(0), ctx.arg(1));
+    let (result, flags) = (ctx.arg(2), ctx.arg(3));
+    if flags & MORE != 0 {
+        on_accepted(&tag, result);
+    } else if let Some(request) = Request::completed(tag, result, flags) {
+        on_complete(request, result);
+    }
+    0
+}
+
 #[inline(always)]
 fn on_accepted(tag: &Tag, result: i32) {
     // SAFETY: an entry is of one request only.
@@ -95,7 +119,8 @@ fn on_accepted(tag: &Tag, result: i32) {
 
 #[inline(always)]
 fn on_complete(request: Request, result: i32) {
-    let Some(operation) = request.operation() else { return };
+    let Some(operation) = watched(request) else { return };
+    request.forget();
     match operation {
         operation::CONNECT => {
             if let Some(word) = task::wanted(connect::KIND) {
