@@ -5,8 +5,11 @@ mod kernel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
     process::Command,
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use kernel::{Recording, all_fields, alone, vm::rounds};
@@ -112,4 +115,75 @@ os._exit(1)
             "{steps}"
         );
     }
+}
+
+/// An instance of tracefs, gone when dropped.
+struct Instance {
+    mount: tempfile::TempDir,
+    folder: PathBuf,
+}
+
+impl Instance {
+    fn new() -> Self {
+        let mount = tempfile::tempdir().unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tracefs", "tracefs"]).arg(mount.path());
+        assert!(command.status().unwrap().success());
+        let folder = mount.path().join(format!("instances/tipstaff-test-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        Self { mount, folder }
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.join(file), text).unwrap();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
+        let _ = Command::new("umount").arg(self.mount.path()).status();
+    }
+}
+
+#[test]
+fn what_happens_in_an_interrupt_is_seen_whoever_is_interrupted() {
+    let Some(_guard) = alone() else { return };
+    let instance = Instance::new();
+    let mut recording = Recording::open(RingSizes::default());
+    let kind = recording.probes.tracepoint("irq_vectors:local_timer_entry", "ticks").unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
+    // A thread of our own: what it does itself is not reported.
+    let (tell, told) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let own = fs::read_link("/proc/thread-self").unwrap();
+        tell.send(own.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap();
+        released.recv().unwrap();
+        let end = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < end {}
+    });
+    let tid = told.recv().unwrap();
+    let event = "events/irq_vectors/local_timer_entry";
+    instance.write(&format!("{event}/filter"), &format!("common_pid == {tid}"));
+    instance.write(&format!("{event}/enable"), "1");
+    release.send(()).unwrap();
+    thread.join().unwrap();
+    instance.write(&format!("{event}/enable"), "0");
+    let trace = fs::read_to_string(instance.folder.join("trace")).unwrap();
+    let expected = trace.lines().filter(|line| line.contains("local_timer_entry:")).count();
+    let mut events = recording.of(kind.id);
+    events.retain(|event| event.number("tid") == tid);
+    assert!(expected > 1, "{trace}");
+    assert_eq!(events.len(), expected);
+}
+
+#[test]
+fn our_own_system_calls_are_not_seen() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = Recording::open(RingSizes::default());
+    let kind = recording.probes.tracepoint("syscalls:sys_enter_getppid", "calls").unwrap();
+    recording.probes.apply(&BTreeMap::from([(kind.id, all_fields())]).into()).unwrap();
+    assert!(rustix::process::getppid().is_some());
+    assert_eq!(recording.of_process(kind.id, std::process::id()).len(), 0);
 }

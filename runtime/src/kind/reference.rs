@@ -18,7 +18,9 @@ for kinds and fields by name; what nobody asks for is neither hooked nor collect
 prints this list for the agent at hand, `tipstaff events KIND` the events themselves.
 
 Kinds that are not listed here come from the configuration: a `[[probe]]` makes any tracepoint of the running
-kernel a kind of its own, with the fields of its `format`.
+kernel a kind of its own, with the fields of its `format`. Its event's process is the one that runs; in an
+interrupt that is whichever was interrupted, so events come whoever runs, the agent included. Only of the
+tracepoints of system calls (`syscalls`, `raw_syscalls`) the agent's own are left out, as of all other kinds.
 
 ## Types
 

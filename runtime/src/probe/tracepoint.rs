@@ -163,7 +163,7 @@ impl Tracepoint {
     }
 
     /// The constants of the object for this tracepoint, by symbol.
-    pub(super) fn constants(&self, kind: u16) -> [(&'static str, Vec<u32>); 4] {
+    pub(super) fn constants(&self, kind: u16) -> [(&'static str, Vec<u32>); 5] {
         let mut locations: Vec<u32> = self
             .fields
             .iter()
@@ -180,7 +180,14 @@ impl Tracepoint {
             ("BYTES", vec![self.bytes.into()]),
             ("FIRST", vec![self.first.into()]),
             ("LOCATIONS", locations),
+            ("IN_PROCESS", vec![u32::from(self.is_of_calls())]),
         ]
+    }
+
+    /// Whether it is of system calls: these alone are sure never to come in an interrupt, where the
+    /// current process is whichever was interrupted.
+    fn is_of_calls(&self) -> bool {
+        ["syscalls", "raw_syscalls"].contains(&self.category.as_str())
     }
 
     /// Its one probe. Only the classic hook has the record that `format` describes.
@@ -294,6 +301,7 @@ mod tests {
                 ("BYTES", vec![20]),
                 ("FIRST", vec![8]),
                 ("LOCATIONS", vec![8, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
+                ("IN_PROCESS", vec![0]),
             ]
         );
         let kind = found.kind(70, "execs");

@@ -15,7 +15,7 @@ use tipstaff_probes::{
         wire::{Header, LOST_MISSED, MAX_TEXT},
     },
     kernel::{self, ABSENT, Pointer},
-    map::lost,
+    map::{lost, wanted},
     record::Draft,
     task,
 };
@@ -40,6 +40,10 @@ static FIRST: Global<u32> = Global::new(8);
 #[unsafe(no_mangle)]
 static LOCATIONS: Global<[u32; MAX_LOCATIONS]> = Global::new([ABSENT; MAX_LOCATIONS]);
 
+/// 1 if it is passed by what the current process does, never in an interrupt that came while it ran.
+#[unsafe(no_mangle)]
+static IN_PROCESS: Global<u32> = Global::new(0);
+
 #[tracepoint]
 fn any(ctx: TracePointContext) -> u32 {
     on_event(ctx.as_ptr());
@@ -49,7 +53,10 @@ fn any(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn on_event(own: Pointer) {
     let kind = KIND.load() as u16;
-    let Some(word) = task::wanted(kind) else { return };
+    let word = wanted(kind);
+    if word == 0 || IN_PROCESS.load() != 0 && task::is_hidden() {
+        return;
+    }
     let Some(mut draft) = Draft::of_header(task::header(kind, word)) else { return };
     match copy(&mut draft, own) {
         Some(()) => draft.emit_as(kind, Ring::Bulk, word),
