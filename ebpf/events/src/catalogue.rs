@@ -209,7 +209,7 @@ kinds! {
         via: Name(VIA), "";
     }
     /// A socket was connected, or an attempt failed. For TCP the event comes when the call has returned
-    /// and the outcome is known, with the time of the later of the two.
+    /// and the outcome is known, with the time of the later of the two. MPTCP counts as TCP.
     Connect connect = 13 in Bulk, pad 0 {
         /// Time from the first packet of the attempt to its outcome; TCP only, and absent where no
         /// packet was sent.
@@ -284,7 +284,8 @@ kinds! {
     /// A TCP connection that had been established was closed, by either side; data that still comes
     /// afterwards is not counted. The event's process is the one that connected or accepted; its
     /// `pid` is 0 where that was not seen (older than the agent, never accepted, or one of more than
-    /// 32,768 at the same time).
+    /// 32,768 at the same time). Of MPTCP each subflow is a connection; those that the kernel adds
+    /// have no process.
     TcpClose tcp_close = 16 in Bulk, pad 2 {
         /// Bytes sent and acknowledged by the peer; 1 too many for an outgoing connection that is
         /// older than the agent.

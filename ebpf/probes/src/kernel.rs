@@ -110,6 +110,7 @@ offsets! {
     filename { name }
     files_struct { fdt }
     fs_struct { pwd, root }
+    inet_connection_sock { icsk_ulp_data }
     inet_sock { inet_sport }
     inode { i_mode }
     io_accept { file_slot, iou_flags }
@@ -126,18 +127,20 @@ offsets! {
     mm_rss_stat { count }
     mm_struct { arg_start, arg_end, exe_file, pgtables_bytes, rss_stat, total_vm }
     mount { mnt, mnt_mountpoint, mnt_parent }
+    mptcp_sock { first }
+    mptcp_subflow_context { conn }
     open_how { flags, mode }
     percpu_counter { count }
     pid { level, numbers }
     signal_struct { pids, live, flags, group_exit_code, oom_score_adj }
     sock { sk_err, sk_protocol }
-    sock_common { skc_daddr, skc_dport, skc_family, skc_flags, skc_num, skc_rcv_saddr, skc_v6_daddr, skc_v6_rcv_saddr }
+    sock_common { skc_daddr, skc_dport, skc_family, skc_flags, skc_num, skc_rcv_saddr, skc_state, skc_v6_daddr, skc_v6_rcv_saddr }
     socket { sk }
     task_struct {
         cgroups, comm, exit_code, files, fs, group_leader, mm, pid, real_cred, real_parent, signal,
         start_boottime, start_time, tgid, thread_info, thread_pid,
     }
-    tcp_sock { bytes_acked, bytes_received, snd_una, write_seq }
+    tcp_sock { bytes_acked, bytes_received, is_mptcp, snd_una, write_seq }
     thread_info { status }
     unix_address { len, name }
     unix_sock { addr, peer }

@@ -14,7 +14,8 @@ use crate::{
         wire::Text,
     },
     kernel::{
-        self, Pointer, file, inet_sock, inode, sock, sock_common, socket, unix_address, unix_sock,
+        self, Pointer, file, inet_connection_sock, inet_sock, inode, mptcp_sock,
+        mptcp_subflow_context, sock, sock_common, socket, tcp_sock, unix_address, unix_sock,
     },
     path,
     record::{Draft, at_most},
@@ -56,6 +57,7 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_ICMPV6: u16 = 58;
 const IPPROTO_MPTCP: u16 = 262;
+const TCP_ESTABLISHED: u8 = 1;
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 /// Longest path of a unix socket.
@@ -127,6 +129,45 @@ impl Sock {
             (family::INET, IPPROTO_ICMP) | (family::INET6, IPPROTO_ICMPV6) => protocol::ICMP,
             _ => protocol::OTHER,
         }
+    }
+
+    /// Whether it is a `struct tcp_sock`. A socket of MPTCP is none: its subflows are.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tcp(self) -> bool {
+        matches!(self.family(), family::INET | family::INET6)
+            && sock::sk_protocol.read(self.0) == Some(IPPROTO_TCP)
+    }
+
+    /// The socket that a process has of this one, which is a `struct tcp_sock`: itself, or that of
+    /// MPTCP if it is one of its subflows.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner(self) -> Self {
+        let mut owner: Pointer = ptr::null();
+        if tcp_sock::is_mptcp.read::<u8>(self.0) == Some(1) {
+            let context = inet_connection_sock::icsk_ulp_data.read(self.0).unwrap_or(ptr::null());
+            owner = mptcp_subflow_context::conn.read(context).unwrap_or(ptr::null());
+        }
+        if owner.is_null() { self } else { Self(owner) }
+    }
+
+    /// The first subflow of a socket of MPTCP; of another the socket itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_subflow(self) -> Self {
+        if sock::sk_protocol.read(self.0) == Some(IPPROTO_MPTCP) {
+            Self(mptcp_sock::first.read(self.0).unwrap_or(ptr::null()))
+        } else {
+            self
+        }
+    }
+
+    /// Whether it is established.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_established(self) -> bool {
+        sock_common::skc_state.read(self.0) == Some(TCP_ESTABLISHED)
     }
 
     /// The socket that a unix socket is connected to.

@@ -5,7 +5,7 @@ use tipstaff_probes::{
     events::catalogue::{connect, tcp_close},
     kernel::{Pointer, sock},
     map,
-    socket::{Sock, protocol},
+    socket::Sock,
 };
 
 use crate::{
@@ -43,7 +43,7 @@ impl Change {
         }
         let word = map::wanted(kind);
         let sock = Sock(ctx.arg::<Pointer>(0));
-        (word != 0 && sock.protocol() == protocol::TCP).then_some(Self { sock, old, new, word })
+        (word != 0 && sock.is_tcp()).then_some(Self { sock, old, new, word })
     }
 
     /// A number that no other change under way has.
@@ -98,15 +98,15 @@ fn on_gone(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn on_connect(change: &Change) {
     let &Change { sock, old, new, word } = change;
-    match (old, new) {
-        (_, SYN_SENT) => attempt::started(sock),
-        (_, ESTABLISHED) => attempt::settled(word, sock, true, 0),
-        (CLOSE | SYN_SENT | SYN_RECV, _) => {
-            attempt::settled(word, sock, false, sock::sk_err.read(sock.0).unwrap_or(0));
-        }
-        // It was established, whether that was seen or not.
-        _ => attempt::settled(word, sock, true, 0),
+    if new == SYN_SENT {
+        attempt::started(sock);
+        return;
     }
+    // Otherwise it was established, whether that was seen or not.
+    let failed = new == CLOSE && matches!(old, CLOSE | SYN_SENT | SYN_RECV);
+    let error = if failed { sock::sk_err.read(sock.0).unwrap_or(0) } else { 0 };
+    // One place: what is inlined several times takes too much of the stack.
+    attempt::settled(word, sock, !failed, error);
 }
 
 /// For `tcp_close`: the life of connections.
