@@ -200,6 +200,40 @@ fn forks_and_signals_name_both_sides() {
 }
 
 #[test]
+fn no_process_can_pass_its_signals_off_as_the_kernels() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = Recording::open(RingSizes::default());
+    recording.want(&[signal::KIND]);
+    let (pid, codes) = recording.run(&mut kernel::python(
+        "
+import ctypes, os, signal, struct, time
+libc = ctypes.CDLL(None)
+signal.signal(signal.SIGALRM, lambda *_: None)
+for code in (-60, -1, -7, -100, -2147483648):
+    info = struct.pack('iii', signal.SIGWINCH, 0, code) + bytes(116)
+    assert libc.syscall(129, os.getpid(), signal.SIGWINCH, info) == 0 # rt_sigqueueinfo
+    print(code)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.1)
+signal.raise_signal(signal.SIGALRM)
+",
+    ));
+    let mut signals = recording.of(signal::KIND);
+    signals.retain(|event| event.number("target_pid") == u64::from(pid));
+    let said: Vec<(i64, &str)> = signals
+        .iter()
+        .map(|event| {
+            let code = u32::try_from(event.number("code")).unwrap().cast_signed();
+            (code.into(), event.name("origin"))
+        })
+        .collect();
+    let mut expected: Vec<(i64, &str)> = codes.iter().map(|&code| (code, "user")).collect();
+    // The timer, and the last one by tgkill.
+    expected.extend([(0x80, "kernel"), (-6, "user")]);
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn a_victim_of_the_out_of_memory_killer_is_named_with_its_memory() {
     let Some(_guard) = alone() else { return };
     let Some(limit) = kernel::MemoryLimit::new(24 << 20) else {

@@ -130,7 +130,9 @@ kinds! {
         number: U32, "signal number";
         /// `si_code` of the signal.
         code: I32, "";
-        /// Whether a process sent it or the kernel did by itself.
+        /// Whether a process sent it or the kernel did by itself, by its `code`. A process can choose
+        /// any code up to 0: with -2 to -5, which the kernel uses itself (timers, message queues,
+        /// asynchronous I/O, SIGIO), its signals pass for the kernel's.
         origin: Name(SIGNAL_ORIGIN), "";
         /// What became of it at once.
         result: Name(SIGNAL_RESULT), "";

@@ -24,8 +24,8 @@ const SEND_SIG_PRIV: usize = 1;
 
 const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 0x80;
-const SI_QUEUE: i32 = -1;
-const SI_TKILL: i32 = -6;
+const SI_TIMER: i32 = -2;
+const SI_SIGIO: i32 = -5;
 
 const USER: u8 = index(SIGNAL_ORIGIN, "user");
 const KERNEL: u8 = index(SIGNAL_ORIGIN, "kernel");
@@ -58,7 +58,9 @@ fn sent(word: u64, number: u32, info: Pointer, target: Pointer, result: u32) -> 
         SEND_SIG_PRIV => SI_KERNEL,
         _ => kernel_siginfo::si_code.read(info)?,
     };
-    let origin = if matches!(code, SI_USER | SI_QUEUE | SI_TKILL) { USER } else { KERNEL };
+    // The kernel lets a process choose any code up to 0. It uses four of them itself.
+    let is_users = code <= SI_USER && !(SI_SIGIO..=SI_TIMER).contains(&code);
+    let origin = if is_users { USER } else { KERNEL };
     let target_pid: u32 = task_struct::tgid.read(target)?;
     // Who runs when the kernel sends one by itself is chance.
     if task::is_hidden() && (origin == USER || map::hidden(target_pid) != 0) {
