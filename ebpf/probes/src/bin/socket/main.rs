@@ -15,8 +15,11 @@ use tipstaff_probes::{
         programs::BtfTracePointContext,
     },
     call::{Call, Name, Table, hand_over, user},
-    events::catalogue::{Accept, Listen, accept, connect, listen, tcp_close},
-    map,
+    events::{
+        catalogue::{Accept, Listen, accept, connect, listen, tcp_close},
+        wire::LOST_MISSED,
+    },
+    map::{self, lost},
     record::Draft,
     socket::{Given, Sock},
     task,
@@ -70,22 +73,26 @@ fn name_of(call: &Call) -> Name {
     }
 }
 
-/// The first three arguments, also behind `socketcall`.
+/// The first three arguments, also behind `socketcall`. Where those cannot be read the event is
+/// missed, if it is wanted.
 #[inline(always)]
-fn arguments(call: &Call) -> Option<[u64; 3]> {
-    Some(if call.name == SOCKETCALL {
-        let [first, second, third]: [u32; 3] = user(call.argument::<1>())?;
-        [first.into(), second.into(), third.into()]
-    } else {
-        [call.argument::<0>(), call.argument::<1>(), call.argument::<2>()]
-    })
+fn arguments(call: &Call, kind: u16) -> Option<[u64; 3]> {
+    if call.name != SOCKETCALL {
+        return Some([call.argument::<0>(), call.argument::<1>(), call.argument::<2>()]);
+    }
+    let read: Option<[u32; 3]> = user(call.argument::<1>());
+    if read.is_none() && task::wanted(kind).is_some() {
+        lost(kind, LOST_MISSED);
+    }
+    let [first, second, third] = read?;
+    Some([first.into(), second.into(), third.into()])
 }
 
 #[btf_tracepoint(function = "sys_exit")]
 fn connect_call(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = Call::of(&ctx, &CALLS)
         && let Some(word) = task::wanted(connect::KIND)
-        && let Some([descriptor, address, length]) = arguments(&call)
+        && let Some([descriptor, address, length]) = arguments(&call, connect::KIND)
     {
         attempt::returned(&attempt::Returned {
             word,
@@ -101,7 +108,7 @@ fn connect_call(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 fn accept_call(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = Call::of(&ctx, &CALLS)
-        && let Some([descriptor, ..]) = arguments(&call)
+        && let Some([descriptor, ..]) = arguments(&call, accept::KIND)
     {
         let result = call.result();
         let (accepted, listening) = if result < 0 {
@@ -151,7 +158,7 @@ fn on_accept(accepted: Sock, listening: Sock, result: i32, via: u8) {
 fn listen_call(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = Call::of(&ctx, &CALLS)
         && let Some(word) = task::wanted(listen::KIND)
-        && let Some([descriptor, backlog, _]) = arguments(&call)
+        && let Some([descriptor, backlog, _]) = arguments(&call, listen::KIND)
     {
         let sock = Sock::of_descriptor(descriptor as i32);
         on_listen(word, sock, backlog as i32, call.result(), call.via);
