@@ -135,6 +135,49 @@ for attempt in range(25):
 }
 
 #[test]
+fn who_asks_how_an_attempt_ended_is_no_second_attempt() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = recording();
+    for _ in 0..rounds(20) {
+        let (pid, said) = python(
+            &mut recording,
+            "
+print(port, closed_port)
+for attempt in range(5):
+    for target in (port, closed_port):
+        client = socket.socket()
+        client.setblocking(False)
+        for _ in range(4):
+            print(client.connect_ex(('127.0.0.1', target)))
+            settle(client)
+    listening.accept()[0].close()
+",
+        );
+        let (ports, said) = said.split_at(2);
+        let connects = recording.of_process(connect::KIND, pid);
+        for (nth, target) in ports.iter().enumerate() {
+            let events: Vec<_> = connects
+                .iter()
+                .filter(|event| event.number("port") == target.cast_unsigned())
+                .map(|event| (event.result(), event.name("outcome")))
+                .collect();
+            let results = said.chunks(4).skip(nth).step_by(2).flatten().copied();
+            let expected: Vec<_> = results
+                .map(|error| match error {
+                    EINPROGRESS => (-error, ["established", "refused"][nth]),
+                    _ => (-error, "none"),
+                })
+                .collect();
+            assert_eq!(events, expected);
+        }
+        let begun = said.iter().filter(|&&error| error == EINPROGRESS).count();
+        // After a failure the next call is a new attempt.
+        assert_eq!(begun, 5 + 2 * 5);
+    }
+    assert_eq!(recording.lost(), []);
+}
+
+#[test]
 fn an_attempt_that_is_given_up_is_aborted() {
     let Some(_guard) = alone() else { return };
     let mut recording = recording();
@@ -206,15 +249,20 @@ for four in said: print(*four)
     for said in numbers.chunks_exact(4) {
         let &[local_port, port, first, last] = said else { unreachable!() };
         let outcome = outcome_by(last);
-        // An attempt without a packet has no local port in its event.
-        let event = |event: &Event| {
+        let same = |event: &Event| {
             event.number("port") == port.cast_unsigned()
                 && event.result() == -first
                 && event.name("outcome") == outcome
-                && (event.is_absent("local_port")
-                    || event.number("local_port") == local_port.cast_unsigned())
         };
-        let at = connects.iter().position(event);
+        // An attempt without a packet has no local port in its event.
+        let at = connects
+            .iter()
+            .position(|event| {
+                same(event) && event.number("local_port") == local_port.cast_unsigned()
+            })
+            .or_else(|| {
+                connects.iter().position(|event| same(event) && event.is_absent("local_port"))
+            });
         let at = at.unwrap_or_else(|| panic!("{local_port} {port} {first} {last}: {connects:?}"));
         let event = connects.swap_remove(at);
         let by_route = [EHOSTUNREACH, EACCES, EINVAL].contains(&first);
@@ -338,7 +386,7 @@ fn delivered_and_lost_are_what_was_attempted_when_there_is_no_room_for_more() {
         &mut recording,
         &format!(
             "
-import resource
+import ctypes, resource, struct
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 kept = []
@@ -349,6 +397,14 @@ for _ in range({ROOM} + {more}):
     # Only learns that the first is under way.
     assert client.connect_ex((SILENT, 1000)) == errno.EALREADY
     kept.append(client)
+# A call that waits for one of those that found no room, and is interrupted, is no loss.
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+kept[-1].setblocking(True)
+address = struct.pack('!2xH4s8x', 1000, socket.inet_aton(SILENT))
+address = struct.pack('=H', socket.AF_INET) + address[2:]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.connect(kept[-1].fileno(), address, 16) == -1 and ctypes.get_errno() == errno.EINTR
 # What the call itself says comes out, with room or without.
 for _ in range(50):
     assert socket.socket().connect_ex(('127.0.0.1', 1)) == errno.ECONNREFUSED
@@ -363,8 +419,9 @@ for _ in range(50):
     };
     let aborted = count(-EINPROGRESS, "aborted");
     assert_eq!(count(-EALREADY, "pending"), ROOM + more);
+    assert_eq!(count(-EINTR, "pending"), 1);
     assert_eq!(count(-ECONNREFUSED, "refused"), 50);
-    assert_eq!(connects.len() as u64, aborted + ROOM + more + 50);
+    assert_eq!(connects.len() as u64, aborted + ROOM + more + 1 + 50);
     let lost = recording.lost();
     let [(connect::KIND, Cause::MapFull, not_kept)] = lost[..] else { panic!("{lost:?}") };
     let (all, attempted) = (aborted + not_kept, ROOM + more);

@@ -236,7 +236,9 @@ kinds! {
         protocol: Name(PROTOCOL), "";
         /// What became of the attempt. `aborted`: given up by the process; `pending`: not known, as
         /// this kernel does not tell, or as this call only learned that an earlier one is under way
-        /// (`EALREADY`); `none`: not TCP, or nothing was attempted. While 8,192 attempts
+        /// (`EALREADY`); `none`: not TCP, or nothing was attempted, or this call only asked how an
+        /// earlier one ended, which had `EINPROGRESS` and has an event of its own with the outcome
+        /// (known of the last 8,192 sockets; of others it has the outcome again). While 8,192 attempts
         /// are under way, further ones whose call does not say what became of them count as lost.
         outcome: Name(OUTCOME), "";
         /// How the call reached the kernel.

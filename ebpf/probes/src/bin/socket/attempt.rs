@@ -8,13 +8,13 @@ use tipstaff_probes::{
     aya_ebpf::{
         helpers::bpf_ktime_get_ns,
         macros::map,
-        maps::{Array, HashMap},
+        maps::{HashMap, LruHashMap},
     },
     call::{EINTR, SYSCALL},
     events::{
         catalogue::{Connect, OUTCOME, connect},
         index,
-        wire::{Header, LOST_MAP, LOST_MISSED, Text},
+        wire::{LOST_MAP, LOST_MISSED},
     },
     map::{add, lost},
     record::Draft,
@@ -36,6 +36,8 @@ const ABORTED: u8 = index(OUTCOME, "aborted");
 const MAX_ATTEMPTS: u32 = 8192;
 /// The first attempt is still under way.
 const EALREADY: i32 = 114;
+/// The attempt goes on without the call.
+const EINPROGRESS: i32 = 115;
 
 /// An attempt under way.
 #[repr(C)]
@@ -45,7 +47,7 @@ struct Attempt {
     record: Connect,
     /// Start of the attempt, as in `Header::time`.
     started: u64,
-    /// [`RETURNED`] and [`SETTLED`], added; or [`ANSWERED`].
+    /// [`RETURNED`] and [`SETTLED`], added.
     halves: u64,
 }
 
@@ -54,48 +56,16 @@ const RETURNED: u64 = 1;
 /// The socket has become established or closed. Both sides may add it: all bits above count.
 const SETTLED: u64 = 1 << 32;
 
-/// The event is out, but the call was interrupted: it may be started again, and return again.
-const ANSWERED: u64 = 1 << 16;
-
-/// Stands for an attempt that is [`ANSWERED`].
-static ANSWER: Attempt = Attempt {
-    record: Connect {
-        header: Header {
-            time: 0,
-            cgroup: 0,
-            cgroup_v1: 0,
-            pid: 0,
-            tid: 0,
-            ns_pid: 0,
-            uid: 0,
-            comm: [0; 16],
-            kind: 0,
-            sample: 0,
-            absent: 0,
-        },
-        latency: 0,
-        address: [0; 16],
-        local_address: [0; 16],
-        unix_path: Text { offset: 0, length: 0 },
-        result: 0,
-        port: 0,
-        local_port: 0,
-        family: 0,
-        protocol: 0,
-        outcome: 0,
-        via: 0,
-        pad: [],
-    },
-    started: 0,
-    halves: ANSWERED,
-};
-
 #[map]
 static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(MAX_ATTEMPTS, 0);
-/// How many attempts found no room. Stays 0 where the state of sockets is not watched: there an
-/// outcome that is pending is all that can be told.
+/// Sockets whose attempt found no room, until its call returns. Empty where the state of sockets is
+/// not watched: there an outcome that is pending is all that can be told.
 #[map]
-static WITHOUT_ROOM: Array<u64> = Array::with_max_entries(1, 0);
+static WITHOUT_ROOM: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
+/// Sockets whose event is out with this result of the call, which may return again or be made again.
+/// Of those beyond, a further call is told like the only one.
+#[map]
+static TOLD: LruHashMap<u64, i32> = LruHashMap::with_max_entries(MAX_ATTEMPTS, 0);
 
 /// A call that has returned.
 pub struct Returned {
@@ -114,26 +84,34 @@ pub struct Returned {
 /// The socket has sent its first packet, in the context of the process that connects.
 #[inline(always)]
 pub fn started(sock: Sock) {
-    if task::is_hidden() {
+    let owner = sock.owner();
+    // Established: the kernel adds a way to what was connected by MPTCP.
+    if task::is_hidden() || owner.is_established() {
         return;
     }
-    let mut record = Connect {
-        header: task::header(connect::KIND, u64::MAX),
-        family: sock.family(),
-        protocol: protocol::TCP,
-        via: SYSCALL,
-        ..Connect::default()
+    let key = owner.key();
+    let _ = TOLD.remove(&key);
+    // In place: the stack has no room for it twice.
+    let mut attempt = Attempt {
+        record: Connect {
+            header: task::header(connect::KIND, u64::MAX),
+            family: sock.family(),
+            protocol: protocol::TCP,
+            via: SYSCALL,
+            ..Connect::default()
+        },
+        started: 0,
+        halves: 0,
     };
+    let record = &mut attempt.record;
     let known = sock.peer(&mut record.address, &mut record.port);
     record.header.absent = if known { 0 } else { connect::address | connect::port };
     // The result is absent until there is one.
     record.header.absent |=
         connect::result | connect::unix_path | connect::local_address | connect::local_port;
-    let attempt = Attempt { record, started: record.header.time, halves: 0 };
-    if ATTEMPTS.insert(&sock.key(), &attempt, 0).is_err()
-        && let Some(count) = WITHOUT_ROOM.get_ptr_mut(0)
-    {
-        add(count, 1);
+    attempt.started = attempt.record.header.time;
+    if ATTEMPTS.insert(&key, &attempt, 0).is_err() {
+        let _ = WITHOUT_ROOM.insert(&key, &1, 0);
     }
 }
 
@@ -163,40 +141,36 @@ impl Attempt {
 /// The socket is established, or closed with this error (`sk_err`).
 #[inline(always)]
 pub fn settled(word: u64, sock: Sock, established: bool, error: i32) {
-    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key()) else { return };
+    let key = sock.owner().key();
+    let Some(attempt) = ATTEMPTS.get_ptr_mut(&key) else { return };
     // SAFETY: a map value, which is not given to another socket as long as this one lives.
     let attempt = unsafe { &mut *attempt };
-    if attempt.halves & ANSWERED != 0 {
-        let _ = ATTEMPTS.remove(&sock.key());
-        return;
+    // Else it was established and is closed now, and no call of ours returned: TCP Fast Open by
+    // `sendto`, or a socket of the kernel's own.
+    if !attempt.is_settled() {
+        attempt.settle(sock, established, error);
+        if attempt.halves & RETURNED == 0 {
+            return;
+        }
     }
-    if attempt.is_settled() {
-        // Established, now closed, and no call of ours returned: TCP Fast Open by `sendto`, or a
-        // socket of the kernel's own.
-        finish(word, sock, attempt);
-        return;
-    }
-    attempt.settle(sock, established, error);
-    if attempt.halves & RETURNED != 0 {
-        finish(word, sock, attempt);
-    }
+    finish(word, key, attempt);
 }
 
 /// The socket is gone, and with it every call that used it. What is still here failed without a call
-/// of ours: TCP Fast Open, or the kernel's own. Or it is answered, and its process was killed.
+/// of ours: TCP Fast Open, or the kernel's own.
 #[inline(always)]
 pub fn gone(word: u64, sock: Sock) {
-    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.key()) else { return };
-    // SAFETY: a map value, which is not given to another socket as long as this one lives.
-    let attempt = unsafe { &mut *attempt };
-    if attempt.halves & ANSWERED != 0 {
-        let _ = ATTEMPTS.remove(&sock.key());
-        return;
+    let key = sock.owner().key();
+    if let Some(attempt) = ATTEMPTS.get_ptr_mut(&key) {
+        // SAFETY: a map value, which is not given to another socket as long as this one lives.
+        let attempt = unsafe { &mut *attempt };
+        if !attempt.is_settled() {
+            attempt.settle(sock, false, 0);
+        }
+        finish(word, key, attempt);
     }
-    if !attempt.is_settled() {
-        attempt.settle(sock, false, 0);
-    }
-    finish(word, sock, attempt);
+    let _ = TOLD.remove(&key);
+    let _ = WITHOUT_ROOM.remove(&key);
 }
 
 /// A call has returned.
@@ -208,12 +182,6 @@ pub fn returned(call: &Returned) {
     {
         // SAFETY: a map value, which is not given to another socket as long as this one lives.
         let attempt = unsafe { &mut *attempt };
-        if attempt.halves & ANSWERED != 0 {
-            if call.result != -EINTR {
-                let _ = ATTEMPTS.remove(&sock.key());
-            }
-            return;
-        }
         // A second call on the same socket only asks how the first is getting on.
         if attempt.halves & RETURNED == 0 {
             // The kernel leaves out a program that an interrupt has found running on the same CPU:
@@ -229,32 +197,41 @@ pub fn returned(call: &Returned) {
             attempt.record.via = call.via;
             add(&raw mut attempt.halves, RETURNED);
             if attempt.is_settled() {
-                finish(call.word, sock, attempt);
+                finish(call.word, sock.key(), attempt);
             }
             return;
         }
+        emit_at_once(call, false);
+        return;
     }
     // A second call, which only learns that the first attempt is under way, waits for nothing.
-    if outcome_of(call.result) == PENDING && call.result != -EALREADY && found_no_room(sock) {
+    if !sock.exists() || call.result == -EALREADY {
+        emit_at_once(call, false);
+        return;
+    }
+    if WITHOUT_ROOM.remove(&sock.key()).is_ok() && outcome_of(call.result) == PENDING {
         lost(connect::KIND, LOST_MAP);
         return;
     }
-    emit_at_once(call);
-}
-
-/// Whether an attempt on this socket that is under way, and not in the map, found no room there.
-#[inline(always)]
-fn found_no_room(sock: Sock) -> bool {
-    sock.protocol() == protocol::TCP && WITHOUT_ROOM.get(0).is_some_and(|count| *count != 0)
+    // SAFETY: the value is one number.
+    let told = unsafe { TOLD.get(sock.key()) }.copied().unwrap_or(0);
+    if told == -EINTR {
+        // The call that was interrupted was started again.
+        if call.result != -EINTR {
+            let _ = TOLD.remove(&sock.key());
+        }
+        return;
+    }
+    emit_at_once(call, told == -EINPROGRESS);
 }
 
 /// Emits the event if nobody else does. Where no scratch buffer is left it counts as lost, if nobody
 /// else emits it.
 #[inline(always)]
-fn finish(word: u64, sock: Sock, attempt: &Attempt) {
+fn finish(word: u64, key: u64, attempt: &Attempt) {
     // Copied before it is taken out: after that the memory may hold another attempt.
     let draft = Draft::uncounted(attempt.record);
-    if ATTEMPTS.remove(&sock.key()).is_err() || word == 0 {
+    if ATTEMPTS.remove(&key).is_err() || word == 0 {
         return;
     }
     let Some(mut draft) = draft else {
@@ -262,9 +239,8 @@ fn finish(word: u64, sock: Sock, attempt: &Attempt) {
         return;
     };
     let record = draft.record();
-    if record.result == -EINTR {
-        // Full: a call that is started again gives a second event.
-        let _ = ATTEMPTS.insert(&sock.key(), &ANSWER, 0);
+    if record.result == -EINTR || record.result == -EINPROGRESS {
+        let _ = TOLD.insert(&key, &record.result, 0);
     }
     // The call can know better why the socket was closed.
     let by_result = outcome_of(record.result);
@@ -276,9 +252,10 @@ fn finish(word: u64, sock: Sock, attempt: &Attempt) {
     draft.emit(word);
 }
 
-/// The event of a call that has nothing to wait for: not TCP, or failed before the first packet.
+/// The event of a call that has nothing to wait for: not TCP, or failed before the first packet, or
+/// it only asks how the attempt ended that an earlier one began.
 #[inline(always)]
-fn emit_at_once(call: &Returned) {
+fn emit_at_once(call: &Returned, only_asks: bool) {
     let Some(mut draft) = Draft::new(Connect {
         header: task::header(connect::KIND, call.word),
         result: call.result,
@@ -300,7 +277,7 @@ fn emit_at_once(call: &Returned) {
         }
     }
     let connected = call.result == 0;
-    if record.protocol == protocol::TCP && given.is_address() {
+    if record.protocol == protocol::TCP && given.is_address() && !only_asks {
         record.outcome = if connected { ESTABLISHED } else { outcome_of(call.result) };
     }
     // Where the address is not known any more the socket knows it.
