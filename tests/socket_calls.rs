@@ -6,21 +6,24 @@ mod kernel;
 mod sockets;
 
 use std::{
+    fs,
     net::Ipv6Addr,
     time::{Duration, Instant},
 };
 
 use kernel::{
-    alone, sees_uring,
+    Event, alone, sees_uring,
     vm::{release, rounds},
     ways,
 };
-use sockets::{ECONNREFUSED, load, loopback, python, recording};
+use sockets::{ECONNREFUSED, EINPROGRESS, load, loopback, python, recording};
 use tipstaff_events::catalogue::{accept, connect, listen, tcp_close};
+use tipstaff_runtime::queue::Cause;
 
 const ENOENT: i64 = 2;
 const EBADF: i64 = 9;
 const EAGAIN: i64 = 11;
+const EFAULT: i64 = 14;
 const ENOTSOCK: i64 = 88;
 
 #[test]
@@ -83,6 +86,7 @@ for sent, answered, first in ((0, 0, 'client'), (1000, 77, 'client'), (123, 0, '
             }
         }
         for event in &closes {
+            assert!(!event.is_absent("start"));
             assert!(!event.is_absent("duration") && event.number("duration") > 0);
             assert_eq!((event.ip("address"), event.name("family")), (loopback(), "inet"));
             assert!(event.number("port") > 0 && event.number("local_port") > 0);
@@ -275,6 +279,162 @@ fn operations_by_io_uring_are_seen() {
         let [accept] = &accepts[..] else { panic!("{accepts:?}") };
         assert_eq!((accept.name("via"), accept.result()), ("io_uring", results[7]));
         assert_eq!(accept.number("port"), connects[2].number("local_port"));
+    }
+    assert_eq!(recording.lost(), []);
+}
+
+#[test]
+fn operations_by_io_uring_whose_completions_find_no_room_are_seen() {
+    let Some(_guard) = alone() else { return };
+    if !sees_uring() {
+        return;
+    }
+    let mut recording = recording();
+    for same in ["0", "1"].repeat(rounds(10) as usize) {
+        let (pid, said) = ways(&["sockets-full", "20", same]);
+        let mut connects = recording.of_process(connect::KIND, pid);
+        let mut refused = connects.clone();
+        refused.retain(|event| event.name("via") == "io_uring");
+        connects.retain(|event| event.name("via") == "syscall");
+        let by_result = |events: &[Event]| {
+            let mut results: Vec<i64> = events.iter().map(Event::result).collect();
+            results.sort_unstable();
+            results
+        };
+        let accepts = recording.of_process(accept::KIND, pid);
+        assert_eq!(by_result(&accepts), said[..20], "same {same}");
+        assert_eq!(by_result(&refused), said[20..], "same {same}");
+        assert!(refused.iter().all(|event| event.name("outcome") == "refused"));
+        let ports = |events: &[Event], field| {
+            let mut ports: Vec<u64> = events.iter().map(|event| event.number(field)).collect();
+            ports.sort_unstable();
+            ports
+        };
+        assert_eq!(ports(&accepts, "port"), ports(&connects, "local_port"));
+    }
+    assert_eq!(recording.lost(), []);
+}
+
+#[test]
+fn calls_whose_arguments_cannot_be_read_are_counted_as_lost() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = recording();
+    let (pid, results) = ways(&["unreadable"]);
+    assert_eq!(results, [-EFAULT; 3]);
+    for kind in [connect::KIND, accept::KIND, listen::KIND] {
+        assert_eq!(recording.of_process(kind, pid).len(), 0);
+    }
+    let mut lost = recording.lost();
+    lost.sort_unstable_by_key(|&(kind, ..)| kind);
+    let once = |kind| (kind, Cause::ProgramMissed, 1);
+    assert_eq!(lost, [connect::KIND, accept::KIND, listen::KIND].map(once));
+}
+
+/// Whether sockets of MPTCP can be made; says so if not.
+fn has_mptcp() -> bool {
+    let has = fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text == "1\n");
+    if !has {
+        eprintln!("skipped: this kernel has no MPTCP");
+    }
+    has
+}
+
+#[test]
+fn a_connection_by_mptcp_is_one_connection() {
+    let Some(_guard) = alone() else { return };
+    if !has_mptcp() {
+        return;
+    }
+    let mut recording = recording();
+    for round in 0..rounds(20) {
+        let (pid, said) = python(
+            &mut recording,
+            "
+kept = []
+for ours, theirs in ((262, 262), (262, 0), (0, 262)):
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, theirs)
+    listening.bind(('127.0.0.1', 0))
+    listening.listen(8)
+    for blocking in (True, False):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, ours)
+        client.setblocking(blocking)
+        client.connect_ex(listening.getsockname())
+        if not blocking: settle(client)
+        client.setblocking(True)
+        server = listening.accept()[0]
+        print(listening.getsockname()[1], client.getsockname()[1])
+        client.sendall(b'x' * 1000)
+        size = 1000
+        while size: size -= len(server.recv(size))
+        server.sendall(b'y' * 77)
+        size = 77
+        while size: size -= len(client.recv(size))
+        client.close()
+        server.close()
+    refused = socket.socket(socket.AF_INET, socket.SOCK_STREAM, ours)
+    refused.connect_ex(('127.0.0.1', closed_port))
+print(closed_port)
+",
+        );
+        let (connections, closed_port) = (said[..12].chunks(2), said[12].cast_unsigned());
+        let connects = recording.of_process(connect::KIND, pid);
+        let refused = |event: &&Event| event.number("port") == closed_port;
+        assert_eq!(connects.iter().filter(refused).count(), 3);
+        for event in connects.iter().filter(refused) {
+            assert_eq!((event.result(), event.name("outcome")), (-ECONNREFUSED, "refused"));
+        }
+        assert_eq!(connects.len(), 6 + 3, "round {round}: {connects:?}");
+        // The last packets are handled after the sockets are closed.
+        let end = Instant::now() + Duration::from_secs(10);
+        let closes = loop {
+            let mut closes = recording.of(tcp_close::KIND);
+            closes.retain(|event| {
+                let ports = [event.number("port"), event.number("local_port")];
+                connections
+                    .clone()
+                    .any(|pair| pair.iter().all(|&port| ports.contains(&port.cast_unsigned())))
+            });
+            if closes.len() >= 12 || Instant::now() > end {
+                break closes;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(closes.len(), 12, "round {round}: {closes:?}");
+        for (number, pair) in connections.enumerate() {
+            let &[port, local_port] = pair else { unreachable!() };
+            let of_client = |event: &&Event| {
+                event.number("port") == port.cast_unsigned()
+                    && event.number("local_port") == local_port.cast_unsigned()
+            };
+            let of_server = |event: &&Event| {
+                event.number("local_port") == port.cast_unsigned()
+                    && event.number("port") == local_port.cast_unsigned()
+            };
+            let connects: Vec<_> = connects.iter().filter(of_client).collect();
+            let [connect] = connects[..] else { panic!("round {round}, {number}: {connects:?}") };
+            let result = if number % 2 == 0 { 0 } else { -EINPROGRESS };
+            assert_eq!((connect.result(), connect.name("outcome")), (result, "established"));
+            assert_eq!((connect.ip("address"), connect.name("protocol")), (loopback(), "tcp"));
+            assert!(connect.number("latency") > 0);
+            let ends: Vec<_> =
+                closes.iter().filter(of_client).chain(closes.iter().filter(of_server)).collect();
+            let said: Vec<_> = ends
+                .iter()
+                .map(|event| {
+                    let direction = event.name("direction");
+                    let bytes = (event.number("bytes_sent"), event.number("bytes_received"));
+                    (event.number("pid"), direction, bytes)
+                })
+                .collect();
+            let (pid, expected) = (u64::from(pid), [(1000, 77), (77, 1000)]);
+            assert_eq!(
+                said,
+                [(pid, "outgoing", expected[0]), (pid, "incoming", expected[1])],
+                "round {round}, {number}"
+            );
+        }
+        let accepts = recording.of_process(accept::KIND, pid);
+        assert_eq!(accepts.len(), 6);
     }
     assert_eq!(recording.lost(), []);
 }

@@ -237,14 +237,14 @@ impl Tables {
                 let parent = self.process(subject)?.parent;
                 if self.processes.at(parent, time).is_none() {
                     // Asked for, but what the process remembers will do.
-                    let _ = self.ask_process(&Subject { pid: parent, ..*subject });
+                    let _ = self.ask_process(&Subject { pid: parent, start: 0, ..*subject });
                 }
-                let process = self.processes.at(subject.pid, time).ok_or(Miss::Gone)?;
+                let process = self.known(subject).ok_or(Miss::Gone)?;
                 self.processes.parent_exe(process, time).ok_or(Miss::NotYet)?
             }
             Enriched::ProcAncestors => {
                 self.process(subject)?;
-                let process = self.processes.at(subject.pid, time).ok_or(Miss::Gone)?;
+                let process = self.known(subject).ok_or(Miss::Gone)?;
                 self.processes.ancestors(process, time, out);
                 return if out.is_empty() { Err(Miss::None) } else { Ok(()) };
             }
@@ -266,10 +266,14 @@ impl Tables {
     }
 
     fn process(&mut self, subject: &Subject) -> Result<&Process, Miss> {
-        if self.processes.at(subject.pid, subject.time).is_none() {
+        if self.known(subject).is_none() {
             return Err(self.ask_process(subject));
         }
-        self.processes.at(subject.pid, subject.time).ok_or(Miss::Gone)
+        self.known(subject).ok_or(Miss::Gone)
+    }
+
+    fn known(&self, subject: &Subject) -> Option<&Process> {
+        self.processes.started(subject.pid, subject.start, subject.time)
     }
 
     fn ask_process(&mut self, subject: &Subject) -> Miss {

@@ -223,6 +223,23 @@ impl Processes {
         }
     }
 
+    /// The incarnation that started then, or if that is 0 the one that had the pid at that time.
+    #[must_use]
+    pub fn started(&self, pid: u32, start: u64, time: u64) -> Option<&Process> {
+        if start == 0 {
+            return self.at(pid, time);
+        }
+        let mut process = self.table.get(&pid);
+        while let Some(found) = process {
+            // What `/proc` showed is no more exact than that.
+            if found.start == 0 || found.start / TICK_NS == start / TICK_NS {
+                return process;
+            }
+            process = found.older.as_deref();
+        }
+        None
+    }
+
     /// The incarnation that had the pid at that time.
     #[must_use]
     pub fn at(&self, pid: u32, time: u64) -> Option<&Process> {

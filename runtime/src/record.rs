@@ -2,6 +2,7 @@
 
 use tipstaff_events::{
     Type,
+    catalogue::{TcpClose, tcp_close},
     sample::Sample,
     wire::{Header, Text},
 };
@@ -20,6 +21,8 @@ pub struct Subject {
     pub time: u64,
     /// The event's process.
     pub pid: u32,
+    /// Its start since boot, where the event may come after its end; 0: it has its pid at that time.
+    pub start: u64,
     /// Its real user.
     pub uid: u32,
     /// Its cgroup in the v2 hierarchy.
@@ -82,6 +85,12 @@ pub fn subject(record: &[u8]) -> Result<Subject, Malformed> {
     Ok(Subject {
         time: time(record)?,
         pid: pid(record)?,
+        start: match kind(record)? {
+            tcp_close::KIND => {
+                bytes_at(record, offset_of!(TcpClose, start)).map(u64::from_ne_bytes)?
+            }
+            _ => 0,
+        },
         uid: bytes_at(record, offset_of!(Header, uid)).map(u32::from_ne_bytes)?,
         cgroup: bytes_at(record, offset_of!(Header, cgroup)).map(u64::from_ne_bytes)?,
         cgroup_v1: bytes_at(record, offset_of!(Header, cgroup_v1)).map(u64::from_ne_bytes)?,

@@ -291,6 +291,9 @@ kinds! {
     /// 32,768 at the same time). Of MPTCP each subflow is a connection; those that the kernel adds
     /// have no process.
     TcpClose tcp_close = 16 in Bulk, pad 2 {
+        /// Start of the process, on the clock that counts suspend; with the pid the key of a process.
+        /// It may have ended since, and its pid be that of another. Absent where `pid` is 0.
+        start: U64, "ns since boot";
         /// Bytes sent and acknowledged by the peer; 1 too many for an outgoing connection that is
         /// older than the agent.
         bytes_sent: U64, "bytes";

@@ -12,7 +12,7 @@ fn tables() -> (Tables, Receiver<Request>) {
 }
 
 fn subject(time: u64) -> Subject {
-    Subject { time, pid: 7, uid: 5, cgroup: 1, cgroup_v1: 9, sample: Sample::ALL }
+    Subject { time, pid: 7, start: 0, uid: 5, cgroup: 1, cgroup_v1: 9, sample: Sample::ALL }
 }
 
 fn text(tables: &mut Tables, field: Enriched, time: u64) -> Option<String> {

@@ -122,3 +122,21 @@ fn what_no_event_told_of_an_image_is_taken_from_proc() {
     let image = processes.at(8, 100).unwrap().image_at(100);
     assert_eq!(image.args.as_deref(), Some(b"ls\0".as_slice()));
 }
+
+#[test]
+fn who_started_then_is_found_whoever_has_the_pid_now() {
+    let mut processes = Processes::default();
+    processes.exec(10, 7, 100 * TICK_NS + 3, 1, Some(b"/opener"), None);
+    processes.exit(20, 7, 100 * TICK_NS + 3, 1);
+    processes.fork(30, 1, 7, 200 * TICK_NS);
+    processes.exec(31, 7, 200 * TICK_NS, 1, Some(b"/stranger"), None);
+    let exe = |start| {
+        processes.started(7, start, 40).and_then(|process| process.image_at(40).exe.clone())
+    };
+    assert_eq!(exe(100 * TICK_NS + 3).as_deref(), Some(&b"/opener"[..]));
+    // As `/proc` tells it.
+    assert_eq!(exe(100 * TICK_NS).as_deref(), Some(&b"/opener"[..]));
+    assert_eq!(exe(200 * TICK_NS).as_deref(), Some(&b"/stranger"[..]));
+    assert_eq!(exe(0).as_deref(), Some(&b"/stranger"[..]));
+    assert_eq!(exe(150 * TICK_NS), None);
+}

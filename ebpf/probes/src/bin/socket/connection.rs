@@ -30,6 +30,8 @@ const SOCK_DONE: u64 = 1 << 1;
 struct Connection {
     /// Who connected or accepted; `pid` is 0 where that is not known.
     owner: Header,
+    /// When that process started, since boot.
+    start: u64,
     /// When it was established, as in `Header::time`; 0 if it is not yet.
     established: u64,
     /// Index in `DIRECTION`.
@@ -41,13 +43,15 @@ struct Connection {
 #[map]
 static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(MAX_CONNECTIONS, 0);
 
-/// The current process connects.
+/// The current process connects, or the kernel adds a way to what it has connected by MPTCP.
 #[inline(always)]
 pub fn started(sock: Sock) {
+    let is_added = sock.owner().is_established();
     insert(
         sock,
         &Connection {
-            owner: owner(),
+            owner: if is_added { Header::default() } else { owner() },
+            start: task::start(task::current()).unwrap_or(0),
             established: 0,
             direction: OUTGOING.into(),
             hidden: task::is_hidden().into(),
@@ -72,6 +76,7 @@ pub fn established(sock: Sock) {
         sock,
         &Connection {
             owner: Header::default(),
+            start: 0,
             established: now,
             direction: INCOMING.into(),
             hidden: 0,
@@ -82,10 +87,11 @@ pub fn established(sock: Sock) {
 /// The current process has accepted the connection.
 #[inline(always)]
 pub fn accepted(sock: Sock) {
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.key()) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.first_subflow().key()) {
         // SAFETY: a map value, which is not given to another socket as long as this one lives.
         let connection = unsafe { &mut *connection };
         connection.owner = owner();
+        connection.start = task::start(task::current()).unwrap_or(0);
         connection.hidden = task::is_hidden().into();
     }
 }
@@ -114,7 +120,7 @@ pub fn closed(word: u64, sock: Sock, state: i32) {
     let mut record = TcpClose { direction: UNKNOWN, family: sock.family(), ..TcpClose::default() };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut absent = tcp_close::duration;
+    let mut absent = tcp_close::duration | tcp_close::start;
     // SAFETY: a map value, which is not given to another socket as long as this one lives.
     if let Some(connection) = unsafe { CONNECTIONS.get(sock.key()) } {
         let connection = *connection;
@@ -126,7 +132,11 @@ pub fn closed(word: u64, sock: Sock, state: i32) {
         record.direction = connection.direction as u8;
         if connection.established != 0 {
             record.duration = now - connection.established;
-            absent = 0;
+            absent &= !tcp_close::duration;
+        }
+        if record.header.pid != 0 {
+            record.start = connection.start;
+            absent &= !tcp_close::start;
         }
     }
     record.header.kind = tcp_close::KIND;
