@@ -16,7 +16,7 @@ use crate::{
     kernel::{
         self, Pointer, dentry, fdtable, file, files_struct, fs_struct, mount, task_struct, vfsmount,
     },
-    record::Draft,
+    record::{Draft, SLOTS},
     task,
 };
 
@@ -62,8 +62,10 @@ struct Walk {
     bytes: [u8; ROOM + NAME_MAX + 1],
 }
 
+/// One for each scratch buffer: who builds a record has both to itself. A program can be interrupted,
+/// and in Linux 7.2 preempted, by another one that looks for paths too.
 #[map]
-static PATH: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+static PATH: PerCpuArray<Walk> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// A `struct path`: a directory entry, and the mount through which it is seen.
 #[repr(C)]
@@ -171,12 +173,12 @@ fn append(slot: u32, length: u32, path: Pointer) -> Option<Packed> {
     let mut draft = Draft::<()>::at_place(slot, length)?;
     let place: Place = kernel::read(path)?;
     let root: Place = fs_struct::root.read(task_struct::fs.read(task::current())?)?;
-    let walk = PATH.get_ptr_mut(0)?;
-    // SAFETY: a map value that nothing else uses until the end: no other program that looks for
-    // paths can run on this CPU in the meantime. `path_step` has its own pointer to it.
+    let walk = PATH.get_ptr_mut(slot)?;
+    // SAFETY: a map value that nothing else uses until the end: it belongs to the draft. `path_step`
+    // has its own pointer to it.
     unsafe { (*walk).begin(place, root) };
     let mut steps = 0;
-    while path_step() == GO_ON {
+    while path_step(slot) == GO_ON {
         steps += 1;
         if steps > MAX_STEPS {
             // SAFETY: as above.
@@ -239,8 +241,8 @@ fn join(slot: u32, length: u32, directory: i32, given: Text) -> Option<Packed> {
 /// One name or one mount. Checked by itself as well.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn path_step() -> u32 {
-    let Some(walk) = PATH.get_ptr_mut(0) else { return WALKED };
+extern "C" fn path_step(slot: u32) -> u32 {
+    let Some(walk) = PATH.get_ptr_mut(slot) else { return WALKED };
     // SAFETY: as in `append`, which uses its own pointer before and after.
     if unsafe { (*walk).step() } { GO_ON } else { WALKED }
 }

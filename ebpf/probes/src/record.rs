@@ -29,7 +29,7 @@ use crate::{
 const SLOT_BYTES: usize = 24 * 1024 - 8;
 /// Programs that build a record at the same time on one CPU: one interrupted by another, and that
 /// by a third.
-const SLOTS: u32 = 3;
+pub(crate) const SLOTS: u32 = 3;
 
 /// A scratch buffer, in use while `users` is 1.
 #[repr(C)]
