@@ -85,11 +85,7 @@ fn expected_lacks(kind: u16) -> BTreeSet<&'static str> {
         ((5, 12), kind != denied::KIND, "misses not counted"),
         ((5, 15), calls, "`exit` and `exit_group` are not counted"),
         ((5, 19), file || socket, "operations by io_uring are not seen"),
-        (
-            (5, 19),
-            file || socket,
-            "operations by io_uring are not seen whose completions find no room",
-        ),
+        ((5, 19), file || socket, "completions of io_uring that find no room are not seen"),
         ((6, 18), socket && release >= (5, 19), "multishot accepts by io_uring are not seen"),
     ]
     .into_iter()

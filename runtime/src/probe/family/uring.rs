@@ -15,7 +15,7 @@ pub(super) const SUBMITTED_BEFORE: At<'static> =
 
 /// What a kind lacks where that is not there.
 pub(super) const WITHOUT_OVERFLOW: Option<&str> =
-    Some("operations by io_uring are not seen whose completions find no room");
+    Some("completions of io_uring that find no room are not seen");
 
 /// A completion found no room in the queue (Linux 5.19).
 pub(super) const OVERFLOWED: At<'static> = At::Typed {
