@@ -8,7 +8,8 @@ use clap_complete::Shell;
 
 use crate::{
     command::{
-        canary, check, compile, events, explain, inspect, mode, new, plan, release, run, test,
+        canary, check, compile, events, exec, exec_keeper, exec_stand_in, explain, inspect, mode,
+        new, plan, release, run, test,
     },
     log::LogArgs,
 };
@@ -20,7 +21,7 @@ use crate::{
     version,
     max_term_width = 100,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 ok, 1 finding or failure, 2 usage or configuration error.\n\
+    after_help = "Exit codes: 0 ok, 1 finding or failure, 2 usage or configuration error (`exec` has its own).\n\
                   `tipstaff COMMAND --help` has examples."
 )]
 pub struct Cli {
@@ -36,6 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Args),
+    Exec(exec::Args),
     Check(check::Args),
     Plan(plan::Args),
     Events(events::Args),
@@ -47,6 +49,8 @@ pub enum Command {
     New(new::Args),
     Compile(compile::Args),
     Canary(canary::Args),
+    ExecKeeper(exec_keeper::Args),
+    ExecStandIn(exec_stand_in::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -56,6 +60,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(args),
+            Self::Exec(args) => exec::run(args),
             Self::Check(args) => check::run(args),
             Self::Plan(args) => plan::run(args),
             Self::Events(args) => events::run(args),
@@ -67,6 +72,8 @@ impl Command {
             Self::New(args) => new::run(args),
             Self::Compile(args) => compile::run(args),
             Self::Canary(args) => canary::run(&args),
+            Self::ExecKeeper(args) => exec_keeper::run(args),
+            Self::ExecStandIn(args) => exec_stand_in::run(args),
             Self::Completions(args) => completions(&args),
             Self::Man(args) => man(&args),
         }

@@ -17,6 +17,7 @@
 //! | [`guard`] | what policies may have done to the machine, within the limits of the operator |
 //! | [`outcome`] | what policies say: metrics, alerts, log lines |
 //! | [`sink`] | where it goes: standard output, Prometheus |
+//! | [`exec`] | one command in a cgroup of its own, for `tipstaff exec` |
 //! | [`agent`] | puts all of it together; [`config`], [`trust`], [`watch`], [`control`] tell it what to do |
 #![deny(unsafe_code)]
 
@@ -29,6 +30,7 @@ pub mod control;
 pub mod decode;
 pub mod enrich;
 pub mod escape;
+pub mod exec;
 pub mod feed;
 pub mod fold;
 pub mod guard;

@@ -5,7 +5,7 @@ mod cli;
 mod command;
 mod log;
 
-use std::{io, process::ExitCode};
+use std::{env, io, process::ExitCode};
 
 use clap::Parser as _;
 use tipstaff_runtime::escape;
@@ -16,27 +16,52 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told that it cannot be said.
+            let _ = error.print();
+            return ExitCode::from(match (error.use_stderr(), runs_a_command()) {
+                (false, _) => 0,
+                (true, false) => 2,
+                (true, true) => command::exec::FAILED,
+            });
+        }
+    };
     // What an agent goes through is news, and what a policy logs in a test; what other commands do on
     // the way to their output is not.
     let usual =
         if matches!(cli.command, Command::Run(_) | Command::Test(_)) { "info" } else { "warn" };
-    // The compiler child gives up its rights thread by thread: it has only the one.
-    let log = (!matches!(cli.command, Command::Compile(_))).then(|| log::start(&cli.log, usual));
+    // Children of ours give up their rights thread by thread: they have only the one.
+    let is_child = matches!(
+        cli.command,
+        Command::Compile(_) | Command::ExecKeeper(_) | Command::ExecStandIn(_)
+    );
+    let log = (!is_child).then(|| log::start(&cli.log, usual));
+    let runs_a_command = matches!(cli.command, Command::Exec(_));
     let result = cli.command.run();
     drop(log);
     match result {
         Ok(code) => code,
         // Whoever read our output has seen enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if !runs_a_command && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // The newlines of a list of problems are ours; each problem has escaped its own.
             for line in format!("{error:#}").lines() {
                 eprintln!("tipstaff: {}", escape::control(line));
             }
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(match (runs_a_command, error.is::<Usage>()) {
+                (true, _) => command::exec::FAILED,
+                (false, true) => 2,
+                (false, false) => 1,
+            })
         }
     }
+}
+
+/// Whether these are the arguments of `tipstaff exec`, as far as one can tell when they are wrong.
+fn runs_a_command() -> bool {
+    env::args_os().skip(1).take_while(|argument| argument != "--").any(|word| word == "exec")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -122,7 +122,7 @@ offsets! {
     io_unlink { dfd, filename, flags }
     io_uring_cqe { res, user_data }
     kernel_siginfo { si_code }
-    kernfs_node { id }
+    kernfs_node { __parent, id, parent }
     linux_binprm { file, filename, interp }
     mm_rss_stat { count }
     mm_struct { arg_start, arg_end, exe_file, pgtables_bytes, rss_stat, total_vm }

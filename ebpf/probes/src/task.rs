@@ -2,9 +2,12 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
+    },
 };
 
 use crate::{
@@ -18,6 +21,13 @@ use crate::{
     },
     map,
 };
+
+/// Id of the v2 cgroup that all is about, with the cgroups below it; 0: all is about the whole
+/// machine. Set by the runtime.
+#[unsafe(export_name = "SCOPE")]
+static SCOPE: Global<u64> = Global::new(0);
+/// Levels of cgroups that are climbed to find the scope: what is deeper below it counts as outside.
+const MAX_LEVELS: u32 = 64;
 
 /// Thread group of the current task, in the initial pid namespace.
 #[inline(always)]
@@ -56,13 +66,63 @@ pub fn wanted(kind: u16) -> Option<u64> {
     (word != 0 && !is_hidden()).then_some(word)
 }
 
-/// Whether the current process is not reported: hidden itself, or the child of one that hides its
-/// children.
+/// Whether the current process is not reported: outside the scope, hidden itself, or the child of one
+/// that hides its children.
 #[inline(always)]
 #[must_use]
 pub fn is_hidden() -> bool {
-    map::hidden(current_pid()) != 0
+    is_outside(current())
+        || map::hidden(current_pid()) != 0
         || parent(current()).is_some_and(|parent| map::hidden(parent) == HIDE_CHILDREN)
+}
+
+/// Whether only what happens in one cgroup is reported.
+#[inline(always)]
+#[must_use]
+pub fn has_scope() -> bool {
+    SCOPE.load() != 0
+}
+
+/// Whether the task is in none of the cgroups that are reported.
+#[inline(always)]
+#[must_use]
+pub fn is_outside(task: Pointer) -> bool {
+    has_scope() && is_in_scope(task as u64) == 0
+}
+
+/// Whether the task's cgroup is the scope or below it: a function that the verifier checks by itself,
+/// once, and not in each program at each place.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn is_in_scope(task: u64) -> u32 {
+    let Some(mut node) = cgroup_node(task as Pointer) else { return 0 };
+    let mut level = 0;
+    while level < MAX_LEVELS {
+        match kernfs_node::id.read::<u64>(node) {
+            Some(id) if id == SCOPE.load() => return 1,
+            Some(_) => {}
+            None => return 0,
+        }
+        // The name changed with Linux 6.15.
+        let parent = if kernfs_node::parent.exists() {
+            kernfs_node::parent.read::<Pointer>(node)
+        } else {
+            kernfs_node::__parent.read(node)
+        };
+        match parent {
+            Some(parent) if !parent.is_null() => node = parent,
+            _ => return 0,
+        }
+        level += 1;
+    }
+    0
+}
+
+/// Directory of the task's cgroup in the v2 hierarchy.
+#[inline(always)]
+fn cgroup_node(task: Pointer) -> Option<Pointer> {
+    let css_set: Pointer = task_struct::cgroups.read(task)?;
+    cgroup::kn.read(css_set::dfl_cgrp.read(css_set)?)
 }
 
 /// Header of an event of the current task.
@@ -177,8 +237,7 @@ fn number_in_own_namespace(struct_pid: Pointer) -> Option<u32> {
 /// Id of the task's cgroup in the v2 hierarchy.
 #[inline(always)]
 pub fn cgroup_v2(task: Pointer) -> Option<u64> {
-    let css_set: Pointer = task_struct::cgroups.read(task)?;
-    cgroup_id(css_set::dfl_cgrp.read(css_set)?)
+    kernfs_node::id.read(cgroup_node(task)?)
 }
 
 /// Id of the task's cgroup in the v1 memory hierarchy, if the memory controller is on one.

@@ -16,8 +16,8 @@ mod refused;
 mod sight;
 
 use std::{
-    fmt, io,
-    os::fd::BorrowedFd,
+    fmt, fs, io,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -136,7 +136,8 @@ pub struct Agent {
 
 impl Agent {
     /// Opens the probes and starts the threads. Loads no policy, and attaches nothing. The mode of the
-    /// configuration is replaced by that of the charge, if it has one.
+    /// configuration is replaced by that of the charge, if it has one. With a command, policies see only
+    /// what happens in its cgroup and below it.
     pub fn start(
         config: Config,
         counts: Arc<AgentMetrics>,
@@ -146,9 +147,13 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let mut config = config;
         config.agent.mode = charge.mode.unwrap_or(config.agent.mode);
-        let mut probes = Probes::open(RingSizes::default())?;
-        // Files are compiled by children.
-        probes.hidden().hide_with_children(probes.pid())?;
+        let command = charge.command.as_ref().map(fs::metadata).transpose()?;
+        let scope = command.map(|directory| directory.ino());
+        let mut probes = Probes::open_within(RingSizes::default(), scope)?;
+        if scope.is_none() {
+            // Files are compiled by children. A command, which is a child, too, is not hidden.
+            probes.hidden().hide_with_children(probes.pid())?;
+        }
         let kinds = own_kinds(&config, &mut probes)?;
         let reader = Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&counts), Vec::new())?;
         let cache = &config.agent.cache_dir;

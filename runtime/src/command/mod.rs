@@ -5,6 +5,9 @@ pub mod canary;
 pub mod check;
 pub mod compile;
 pub mod events;
+pub mod exec;
+pub mod exec_keeper;
+pub mod exec_stand_in;
 pub mod explain;
 pub mod inspect;
 pub mod mode;
@@ -24,6 +27,16 @@ pub enum Format {
     Text,
     /// JSON Lines: one object a line.
     Json,
+}
+
+/// An agent of which one thread is gone looks healthy and sees nothing: better none at all, which a
+/// service manager starts again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// What was asked for makes no sense or the configuration is wrong: exit code 2. Any other error of

@@ -37,6 +37,7 @@ use tokio::{
 use super::{
     Format, Usage,
     arguments::{self, Selection},
+    end_on_panic,
 };
 
 /// How long standard output may take for the last words.
@@ -100,7 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (orders, ordered) = unbounded();
     let closed = orders.clone();
     let style = match format {
-        Format::Text => Style::text(),
+        Format::Text => Style::text_on(&io::stdout()),
         Format::Json => Style::Json,
     };
     // Who reads our output has gone: there is nobody to work for.
@@ -143,16 +144,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     runtime.shutdown_background();
     Ok(if runs_nothing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// An agent of which one thread is gone looks healthy and sees nothing: better none at all, which a
-/// service manager starts again.
-fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
 }
 
 /// Takes the address for metrics. Where nobody asked for one, a busy one is no reason not to run.

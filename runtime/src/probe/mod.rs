@@ -108,11 +108,17 @@ pub fn tracepoint_kind(spec: &str, number: u16, name: &str) -> Result<Kind, Prob
 impl Probes {
     /// Makes the shared maps and hides this process. Attaches nothing.
     pub fn open(sizes: RingSizes) -> Result<Self, ProbeError> {
+        Self::open_within(sizes, None)
+    }
+
+    /// The same, and only what happens in that cgroup of the v2 hierarchy (its id) and below it is
+    /// reported, whatever the kind. Before Linux 6.8 `oom` is reported of the whole machine.
+    pub fn open_within(sizes: RingSizes, scope: Option<u64>) -> Result<Self, ProbeError> {
         object::bytes(handshake::OBJECT)?;
         permitted()?;
         let limit = lift_memory_limit();
         let btf = Btf::of_running_kernel()?;
-        let shared = Shared::new(sizes)?;
+        let shared = Shared::new(sizes, scope)?;
         let object = [Prepared::new(handshake::OBJECT, &btf, &[])?];
         let mut handshake =
             object::load(&object, &shared).remove(0).map_err(|source| match limit {

@@ -46,6 +46,10 @@ struct Shape {
 const SCRATCH: Shape =
     Shape { name: "SCRATCH", ty: MapType::PerCpuArray, key: 4, value: 24 << 10, entries: 3 };
 
+/// Constant of every object: id of the cgroup that all is about; 0: the whole machine. Name as in
+/// `ebpf/probes/src/task.rs`.
+const SCOPE: &str = "SCOPE";
+
 /// Entries of the map of hidden processes.
 const MAX_HIDDEN: u32 = 1024;
 
@@ -53,10 +57,12 @@ const MAX_HIDDEN: u32 = 1024;
 pub(super) struct Shared {
     mount: Detached,
     shapes: Vec<Shape>,
+    /// See [`SCOPE`].
+    scope: u64,
 }
 
 impl Shared {
-    pub(super) fn new(sizes: RingSizes) -> Result<Self, ProbeError> {
+    pub(super) fn new(sizes: RingSizes, scope: Option<u64>) -> Result<Self, ProbeError> {
         let ring = |name, entries| Shape { name, ty: MapType::RingBuf, key: 0, value: 0, entries };
         let (kinds, causes) = (u32::from(wire::MAX_KINDS), u32::from(wire::CAUSES));
         Ok(Self {
@@ -96,6 +102,7 @@ impl Shared {
                 ring(wire::BULK, sizes.bulk),
                 SCRATCH,
             ],
+            scope: scope.unwrap_or(0),
         })
     }
 
@@ -103,8 +110,11 @@ impl Shared {
         self.mount.path().join(name)
     }
 
-    /// Lets the object that is loaded next use the shared maps; the first one makes them.
+    /// Lets the object that is loaded next use the shared maps; the first one makes them. Tells it the
+    /// scope.
     pub(super) fn prepare<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        // Who reports no process has none.
+        loader.override_global(SCOPE, &self.scope, false);
         for shape in &self.shapes {
             loader.map_pin_path(shape.name, self.pin(shape.name));
             loader.map_max_entries(shape.name, shape.entries);

@@ -6,6 +6,8 @@ mod cgroups;
 mod proc;
 mod users;
 
+pub use cgroups::unified;
+
 use std::{
     collections::HashSet,
     thread::{self, JoinHandle},

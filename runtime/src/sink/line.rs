@@ -1,10 +1,6 @@
 //! An alert as a line.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    io::{self, IsTerminal as _},
-};
+use std::{borrow::Cow, collections::BTreeMap, io::IsTerminal};
 
 use serde::Serialize;
 
@@ -26,10 +22,10 @@ pub enum Style {
 }
 
 impl Style {
-    /// For eyes on standard output: in colour if it is a terminal.
+    /// For eyes: in colour where it is written to a terminal.
     #[must_use]
-    pub fn text() -> Self {
-        Self::Text { colour: io::stdout().is_terminal() }
+    pub fn text_on(out: &impl IsTerminal) -> Self {
+        Self::Text { colour: out.is_terminal() }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Alerts on standard output, from a thread of their own: one that nobody reads fills its channel,
-//! from which on alerts are dropped and counted, and holds no policy.
+//! Alerts on standard output (or wherever else they are to go), from a thread of their own: one that
+//! nobody reads fills its channel, from which on alerts are dropped and counted, and holds no policy.
 
 use std::{
     io::{self, Write},
@@ -37,10 +37,22 @@ impl Stdout {
         counts: Arc<AgentMetrics>,
         closed: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_on(io::stdout(), || is_gone(io::stdout()), alerts, style, counts, closed)
+        Self::start_on(io::stdout(), alerts, style, counts, closed)
     }
 
-    fn start_on(
+    /// The same somewhere else.
+    pub fn start_on(
+        out: impl Write + AsFd + Send + 'static,
+        alerts: Receiver<Alert>,
+        style: Style,
+        counts: Arc<AgentMetrics>,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let seen = out.as_fd().try_clone_to_owned()?;
+        Self::start_with(out, move || is_gone(&seen), alerts, style, counts, closed)
+    }
+
+    fn start_with(
         out: impl Write + Send + 'static,
         is_gone: impl Fn() -> bool + Send + 'static,
         alerts: Receiver<Alert>,
@@ -176,7 +188,7 @@ mod tests {
         raise(&alerts, 3);
         let out = Shared::default();
         let stdout =
-            Stdout::start_on(out.clone(), || false, receiver, STYLE, Arc::default(), || {})
+            Stdout::start_with(out.clone(), || false, receiver, STYLE, Arc::default(), || {})
                 .unwrap();
         assert!(stdout.finish("the end\n".into(), Duration::from_secs(10)));
         let written = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
@@ -197,7 +209,8 @@ mod tests {
         raise(&alerts, 3);
         let out = Fails(io::ErrorKind::BrokenPipe);
         let stdout =
-            Stdout::start_on(out, || false, receiver, STYLE, Arc::clone(&counts), closed).unwrap();
+            Stdout::start_with(out, || false, receiver, STYLE, Arc::clone(&counts), closed)
+                .unwrap();
         assert!(stdout.finish("end".into(), Duration::from_secs(10)));
         assert_eq!(told.load(Ordering::Relaxed), 1);
         assert_eq!(counts.output_dropped.get(), 4);
@@ -211,7 +224,7 @@ mod tests {
         let (_alerts, receiver) = Alerts::new(1, Arc::default());
         let seen = writer.try_clone().unwrap();
         let closed = move || tell.send(()).unwrap();
-        let _stdout = Stdout::start_on(
+        let _stdout = Stdout::start_with(
             writer,
             move || is_gone(&seen),
             receiver,
@@ -234,7 +247,7 @@ mod tests {
         let counts = Arc::new(AgentMetrics::default());
         let (alerts, receiver) = Alerts::new(4, Arc::clone(&counts));
         let stdout =
-            Stdout::start_on(writer, || false, receiver, STYLE, Arc::clone(&counts), || {})
+            Stdout::start_with(writer, || false, receiver, STYLE, Arc::clone(&counts), || {})
                 .unwrap();
         // The writer takes one at most, then the channel fills.
         let raised = raise(&alerts, 10);

@@ -3,7 +3,11 @@
 
 pub mod bpf;
 pub mod descriptors;
+pub mod exec;
 pub mod memory;
 pub mod network;
 pub mod perf;
 pub mod programs;
+pub mod signals;
+pub mod terminal;
+pub mod users;

@@ -63,7 +63,12 @@ fn sent(word: u64, number: u32, info: Pointer, target: Pointer, result: u32) -> 
     let origin = if is_users { USER } else { KERNEL };
     let target_pid: u32 = task_struct::tgid.read(target)?;
     // Who runs when the kernel sends one by itself is chance.
-    if task::is_hidden() && (origin == USER || map::hidden(target_pid) != 0) {
+    let is_hidden = if origin == USER {
+        task::is_hidden()
+    } else {
+        task::is_outside(target) || map::hidden(target_pid) != 0 && task::is_hidden()
+    };
+    if is_hidden {
         return Some(());
     }
     let record = Signal {
@@ -90,7 +95,7 @@ fn oom_task(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn on_oom(victim: Pointer) {
     let word = map::wanted(oom::KIND);
-    if word == 0 {
+    if word == 0 || task::is_outside(victim) {
         return;
     }
     let mut record = Oom { header: task::header_of(victim, oom::KIND, word), ..Oom::default() };
@@ -138,7 +143,7 @@ fn pages(mm: Pointer, index: usize) -> Option<u64> {
     Some(pages.max(0) as u64)
 }
 
-/// Where it passes the victim's number only.
+/// Where it passes the victim's number only, which does not tell its cgroup.
 #[raw_tracepoint(tracepoint = "mark_victim")]
 fn oom_number(ctx: RawTracePointContext) -> i32 {
     let word = map::wanted(oom::KIND);

@@ -79,7 +79,8 @@ pub fn established(sock: Sock) {
             start: 0,
             established: now,
             direction: INCOMING.into(),
-            hidden: 0,
+            // Until it is accepted it is nobody's.
+            hidden: task::has_scope().into(),
         },
     );
 }
@@ -138,6 +139,8 @@ pub fn closed(word: u64, sock: Sock, state: i32) {
             record.start = connection.start;
             absent &= !tcp_close::start;
         }
+    } else if task::has_scope() {
+        return;
     }
     record.header.kind = tcp_close::KIND;
     record.header.time = now;

@@ -1,0 +1,321 @@
+//! `tipstaff exec`: one command under policies.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use tipstaff_runtime::{
+    agent::{Agent, Charge, Order},
+    config::{Config, Flags, Listen},
+    escape,
+    exec::{
+        Ended, ExecError, Identity, Keeper, NotStarted, OnDeath, Process, Scope, StandIn,
+        Supervisor, leave_descriptors_to_the_command, named,
+    },
+    outcome::{AgentMetrics, Alerts, Metrics},
+    sink::{
+        Style, Totals,
+        stdout::{self, Stdout},
+        summary,
+    },
+    trust::Trust,
+    watch::Watch,
+};
+
+use super::{Format, end_on_panic};
+
+/// Exit code of our own failures, as `env` has it: nothing was run.
+pub const FAILED: u8 = 125;
+
+/// How long standard error or the report may take for the last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often to look for a signal while policies are loaded.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Run one command under policies, which see it and whatever it starts
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    sudo tipstaff exec --policy exec-audit.wasm -- ./deploy.sh --now\n  \
+    sudo tipstaff exec --policies ./policies --format json --report run.jsonl -- make -j4\n\n\
+    The command runs in a cgroup of its own, and the policies see what happens there and in cgroups \
+    below: from its exec on, everything that it starts, also in other sessions, and nothing else. It \
+    starts when the probes are attached; if a policy does not run, it does not start. What moves \
+    itself out of the cgroup is seen no more; only root can.\n\n\
+    Standard input and output, other open descriptors, environment, limits and signals that are \
+    ignored or blocked are the command's as if it were run without us, except that SIGPIPE is not \
+    ignored. It runs as the user who called sudo (with that user's groups, HOME, USER and LOGNAME, and \
+    without capabilities), or as --user says. Alerts, and at the end the summary, go to standard \
+    error, or to --report.\n\n\
+    INT, TERM, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that are sent to tipstaff alone are \
+    passed on. The command stays in the process group and on the terminal that it is started on, which \
+    tipstaff leaves: so keys such as Ctrl-C and Ctrl-Z reach the command directly, and once.\n\n\
+    When the command ends, tipstaff ends. Processes that it left behind live on, are named in a \
+    warning, and are watched no more.\n\n\
+    Exit code: the command's; 128 and the signal that killed it; 125 for a failure of our own, in \
+    which case nothing was run; 126 if the command cannot be run, 127 if it is not there. If Ctrl-C \
+    kills it on a terminal, tipstaff dies of SIGINT as well, so that a script does not go on.")]
+pub struct Args {
+    /// Configuration file [default: /etc/tipstaff/tipstaff.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A policy file; may be given several times
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+    /// Directory of policies: those that are there at the start
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// User to run the command as, by name or number [default: whoever called, also through sudo]
+    #[arg(long, value_name = "USER")]
+    user: Option<OsString>,
+    /// File for alerts and the summary, instead of standard error
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// How alerts and the summary are written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// What becomes of the command and all that it started if tipstaff is killed
+    #[arg(long, value_name = "WHAT", default_value = "release")]
+    on_death: Death,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// What becomes of the command if we die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Death {
+    /// It is killed, with all that it started.
+    Kill,
+    /// It lives on.
+    Release,
+}
+
+/// Runs the command. An error is a failure of our own, for [`FAILED`].
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    end_on_panic();
+    let Args { config: file, policy, policies, user, report, format, on_death, command } = args;
+    let identity = Identity::find(user.as_deref())?;
+    if identity.as_ref().is_some_and(Identity::is_root) {
+        eprintln!(
+            "tipstaff: the command runs as root, and a root process can undo what watches it: leave its cgroup, detach probes, kill this process"
+        );
+    }
+    let flags =
+        Flags { name: None, policies: policies.clone(), policy, metrics: Some(Listen::Off) };
+    let mut config = Config::load(file.as_deref(), &flags)?;
+    let files = files(&config, policies.is_some())?;
+    config.agent.policies = None;
+    let out = match &report {
+        Some(path) => Some(
+            File::create(path)
+                .map_err(|source| ExecError::Report { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+
+    let scope = Scope::make(|path, processes| {
+        tracing::warn!(
+            "{}: a command of an earlier `tipstaff exec` has left processes, which nothing watches: {}",
+            path.display(),
+            named(processes)
+        );
+    })
+    .map_err(ExecError::from)?;
+    // First of all: it inherits what we were given.
+    let stand_in =
+        StandIn::spawn(&command, identity.as_ref(), scope.path()).map_err(ExecError::StandIn)?;
+    leave_descriptors_to_the_command().map_err(ExecError::StandIn)?;
+    let supervisor = Supervisor::new().map_err(ExecError::Signals)?;
+    let on_death = match on_death {
+        Death::Kill => OnDeath::Kill,
+        Death::Release => OnDeath::Release,
+    };
+    let keeper = Keeper::start(scope.path(), on_death).map_err(ExecError::Keeper)?;
+
+    let counts = Arc::new(AgentMetrics::default());
+    let metrics = Metrics::new(config.metrics.idle_expiry);
+    let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
+    let charge = Charge { command: Some(scope.path().to_owned()), ..Charge::default() };
+    let agent = Agent::start(config, Arc::clone(&counts), metrics.clone(), alerts, &charge)?;
+    let kinds = agent.kinds().clone();
+    let (orders, ordered) = unbounded();
+    let (tell, ready) = bounded(1);
+    let named = files.len();
+    let _ = orders.send(Order::Files(files));
+    let work = Work { supervisor, stand_in, keeper: Some(keeper), scope, on_death, named };
+    let work = work.start(ready, orders)?;
+    let style = match (format, &out) {
+        (Format::Json, _) => Style::Json,
+        (Format::Text, Some(_)) => Style::Text { colour: false },
+        (Format::Text, None) => Style::text_on(&io::stderr()),
+    };
+    // A report that nobody reads is no reason to end the command.
+    let output = match out {
+        Some(file) => Stdout::start_on(file, raised, style, Arc::clone(&counts), || ()),
+        None => Stdout::start_on(io::stderr(), raised, style, Arc::clone(&counts), || ()),
+    }
+    .context("cannot start the thread for the report")?;
+    agent.run(&ordered, None, |running| {
+        let _ = tell.send(running);
+    });
+    drop(tell);
+
+    let result = work.join().map_err(|_| anyhow::anyhow!("the thread of the command is gone"))?;
+    let Done { ended, supervisor } = match result {
+        Ok(done) => done,
+        Err(error) => return refused(error),
+    };
+    let last_words = summary(&metrics.families(), &Totals::of(&counts, &kinds), style);
+    if !output.finish(last_words, LAST_WORDS) {
+        tracing::warn!("the report is not taken");
+    }
+    supervisor.end_as(ended);
+    Ok(ended.code().into())
+}
+
+/// Why nothing was run, or how what was to be run ended before.
+fn refused(error: anyhow::Error) -> anyhow::Result<ExitCode> {
+    match error.downcast_ref() {
+        Some(NotStarted::Refused { code, reason }) => {
+            eprintln!("tipstaff: {}", escape::control(reason));
+            Ok((*code).into())
+        }
+        Some(NotStarted::Ended(ended)) => Ok(ended.code().into()),
+        _ => Err(error),
+    }
+}
+
+/// The files of policies.
+fn files(config: &Config, with_directory: bool) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = config.agent.policy_files.clone();
+    if let Some(directory) = config.agent.policies.as_deref().filter(|_| with_directory) {
+        // What comes later is not waited for.
+        let (_, there) = Watch::start(directory, Trust::of(config.agent.mode), |_| ())
+            .with_context(|| format!("the directory of policies {}", directory.display()))?;
+        files.extend(there);
+    }
+    for file in &files {
+        file.symlink_metadata().with_context(|| format!("the policy {}", file.display()))?;
+    }
+    files.sort();
+    files.dedup();
+    if files.is_empty() { Err(ExecError::NoPolicy.into()) } else { Ok(files) }
+}
+
+/// What is done beside the agent, which has the main thread.
+struct Work {
+    supervisor: Supervisor,
+    stand_in: StandIn,
+    keeper: Option<Keeper>,
+    scope: Scope,
+    on_death: OnDeath,
+    /// Policies that must run.
+    named: usize,
+}
+
+/// What came of it.
+struct Done {
+    ended: Ended,
+    supervisor: Supervisor,
+}
+
+impl Work {
+    /// Begins. `ready` says how many policies run; the agent is told to stop at the end.
+    fn start(
+        self,
+        ready: Receiver<usize>,
+        orders: Sender<Order>,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<Done>>> {
+        let run = move || {
+            let result = self.run(&ready);
+            let _ = orders.send(Order::Stop);
+            result
+        };
+        let thread = thread::Builder::new().name("command".to_owned()).spawn(run);
+        thread.context("cannot start the thread for the command")
+    }
+
+    fn run(self, ready: &Receiver<usize>) -> anyhow::Result<Done> {
+        let Self { supervisor, stand_in, mut keeper, scope, on_death, named } = self;
+        let result =
+            started(&supervisor, stand_in, keeper.as_ref(), ready, named).and_then(|command| {
+                let lost = |dead: Keeper| another(dead, &scope, on_death);
+                supervisor.wait(command, &mut keeper, lost).context("cannot wait for the command")
+            });
+        let left = scope.processes();
+        if left.is_empty() {
+            if let Err(error) = scope.remove() {
+                tracing::warn!("cannot remove the command's cgroup: {error}");
+            }
+        } else {
+            tell_left(&left);
+        }
+        if let Some(keeper) = keeper {
+            keeper.release().context("the keeper cannot be waited for")?;
+        }
+        Ok(Done { ended: result?, supervisor })
+    }
+}
+
+/// Starts the command when the policies run. Its number.
+fn started(
+    supervisor: &Supervisor,
+    stand_in: StandIn,
+    keeper: Option<&Keeper>,
+    ready: &Receiver<usize>,
+    named: usize,
+) -> anyhow::Result<rustix::process::Pid> {
+    let running = loop {
+        match ready.recv_timeout(LOOK_EVERY) {
+            Ok(running) => break running,
+            Err(RecvTimeoutError::Disconnected) => return Err(ExecError::NoAgent.into()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(signal) = supervisor.asked_to_end() {
+            return Err(NotStarted::Ended(Ended::Killed(signal.as_raw())).into());
+        }
+    };
+    if running < named {
+        return Err(ExecError::Policies { refused: named - running, named }.into());
+    }
+    if let Some(keeper) = keeper {
+        supervisor.step_aside(keeper);
+    }
+    let command = stand_in.pid();
+    stand_in.start()?;
+    Ok(command)
+}
+
+/// A keeper in the place of one that is dead.
+fn another(dead: Keeper, scope: &Scope, on_death: OnDeath) -> Option<Keeper> {
+    let how = dead.reap().map_or_else(|error| error.to_string(), |status| status.to_string());
+    match Keeper::start(scope.path(), on_death) {
+        Ok(keeper) => {
+            tracing::warn!("the keeper has died ({how}): there is another one now");
+            Some(keeper)
+        }
+        Err(error) => {
+            tracing::error!(
+                "the keeper has died ({how}), and there is no other one: {error}; if this process dies, too, nothing ends the command"
+            );
+            None
+        }
+    }
+}
+
+fn tell_left(left: &[Process]) {
+    tracing::warn!(
+        "the command has ended and left processes, which live on and are watched no more: {}",
+        named(left)
+    );
+}
