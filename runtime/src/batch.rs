@@ -47,6 +47,18 @@ pub fn gap_rows(gaps: &[Gap]) -> Vec<u8> {
     rows
 }
 
+/// Everything that is lost with a batch: its events, for this cause, and what it was to tell of others
+/// that were lost before.
+pub fn lost_with(batch: &Batch, cause: Cause) -> impl Iterator<Item = Gap> {
+    let Batch { bytes, events, first_ns, last_ns } = batch;
+    let (first_ns, last_ns) = (*first_ns, *last_ns);
+    let own = (0..)
+        .zip(events)
+        .filter(|(_, events)| **events > 0)
+        .map(move |(subscription, &lost)| Gap { subscription, lost, first_ns, last_ns, cause });
+    own.chain(rows(bytes).filter_map(|row| row.gap()))
+}
+
 /// Where a row is in its batch.
 #[derive(Debug, Clone, Copy)]
 struct Place {

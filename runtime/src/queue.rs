@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::spare::Rows;
+use crate::{batch::lost_with, spare::Rows};
 
 /// Rows that are handed to a policy in one call. Never changed once closed, so that policies with
 /// the same subscriptions share it.
@@ -76,7 +76,8 @@ impl Cause {
 /// What a policy is given next: first the gaps, then the batch.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Events that this queue dropped since the previous delivery.
+    /// Events that this queue dropped since the previous delivery, and those of which a batch was to tell
+    /// that it dropped.
     pub gaps: Vec<Gap>,
     /// The oldest batch that is waiting.
     pub batch: Arc<Batch>,
@@ -150,14 +151,9 @@ impl Queue {
 
 impl Inner {
     fn drop_batch(&mut self, batch: &Batch) {
-        for (subscription, &lost) in (0..).zip(&batch.events) {
-            if lost == 0 {
-                continue;
-            }
-            self.dropped += lost;
-            let Batch { first_ns, last_ns, .. } = *batch;
-            let cause = Cause::QueueFull;
-            Gap { subscription, lost, first_ns, last_ns, cause }.add_to(&mut self.gaps);
+        self.dropped += batch.events.iter().sum::<u64>();
+        for gap in lost_with(batch, Cause::QueueFull) {
+            gap.add_to(&mut self.gaps);
         }
     }
 }
@@ -180,6 +176,7 @@ impl Gap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::push_gap;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn batch(bytes: usize, events: &[u64], first_ns: u64) -> Arc<Batch> {
@@ -221,6 +218,23 @@ mod tests {
         assert_eq!(queue.dropped(), 6);
         assert!(queue.pop().is_none());
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_dropped_batch_was_to_tell_is_told() {
+        let before =
+            Gap { subscription: 1, lost: 5_000, first_ns: 3, last_ns: 8, cause: Cause::RingFull };
+        let mut bytes = Vec::new();
+        push_gap(&before, &mut bytes);
+        let told =
+            Arc::new(Batch { bytes: bytes.into(), events: vec![0, 0], first_ns: 3, last_ns: 8 });
+        let queue = Queue::new(10, || {});
+        queue.push(&batch(80, &[1, 0], 0));
+        queue.push(&told);
+        queue.push(&told);
+        let delivery = queue.pop().unwrap();
+        assert_eq!(delivery.gaps, [Gap { lost: 10_000, ..before }]);
+        assert_eq!(queue.dropped(), 0, "they were lost before");
     }
 
     #[test]

@@ -96,9 +96,9 @@ impl Counts {
         }
     }
 
-    /// The queue dropped these.
+    /// The queue dropped those of these that were not lost before.
     pub fn dropped(&self, gaps: &[Gap]) {
-        for gap in gaps {
+        for gap in gaps.iter().filter(|gap| gap.cause == Cause::QueueFull) {
             self.limit_reached("queue");
             if let Some(kind) = self.kinds.get(usize::from(gap.subscription)) {
                 self.add_lost(kind, gap.cause, gap.lost);

@@ -20,7 +20,7 @@ use super::{
     succession::{Beginning, LAST_ROWS, Next, Plan},
 };
 use crate::{
-    batch::gap_rows,
+    batch::{gap_rows, lost_with},
     clock,
     queue::{Batch, Cause, Delivery, Gap, Queue},
 };
@@ -234,10 +234,8 @@ impl Work {
     /// Counts a batch as lost, to be told to the next instance.
     fn lose(&mut self, batch: &Batch) {
         self.counts.lost(batch);
-        let Batch { bytes: _, events, first_ns, last_ns } = batch;
-        let (first_ns, last_ns, cause) = (*first_ns, *last_ns, Cause::InstanceLost);
-        for (subscription, &lost) in (0..).zip(events).filter(|(_, events)| **events > 0) {
-            Gap { subscription, lost, first_ns, last_ns, cause }.add_to(&mut self.lost);
+        for gap in lost_with(batch, Cause::InstanceLost) {
+            gap.add_to(&mut self.lost);
         }
     }
 
