@@ -304,7 +304,7 @@ impl Tables {
                 &mut self.cgroups,
                 id,
                 self.resolver.as_ref(),
-                Request::Cgroup(id),
+                Request::Cgroup(id, now),
                 now,
             ));
         }

@@ -8,11 +8,14 @@ use std::{
         fs::{DirEntryExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::CgroupId;
-use crate::mountinfo::{self, Mount};
+use crate::{
+    clock,
+    mountinfo::{self, Mount},
+};
 
 /// The tree is walked again for an unknown id, but not more often than this.
 const WALK_AGAIN: Duration = Duration::from_millis(200);
@@ -22,16 +25,17 @@ const MOST: usize = 65_536;
 #[derive(Default)]
 pub struct Cgroups {
     paths: HashMap<CgroupId, Box<[u8]>>,
-    walked: Option<Instant>,
+    /// When the tree was walked last (monotonic).
+    walked: u64,
 }
 
 impl Cgroups {
-    /// The path of a cgroup below its mount, if there is such a cgroup.
-    pub fn path(&mut self, id: CgroupId) -> Option<Box<[u8]>> {
-        if !self.paths.contains_key(&id) {
-            if let Some(walked) = self.walked {
-                std::thread::sleep(WALK_AGAIN.saturating_sub(walked.elapsed()));
-            }
+    /// The path below its mount of a cgroup that was there at this time (monotonic), if it still is. One
+    /// that a later walk did not find is gone: it is not walked for again.
+    pub fn path(&mut self, id: CgroupId, time: u64) -> Option<Box<[u8]>> {
+        if !self.paths.contains_key(&id) && self.walked <= time {
+            let since = Duration::from_nanos(clock::monotonic_ns().saturating_sub(self.walked));
+            std::thread::sleep(WALK_AGAIN.saturating_sub(since));
             self.walk_all();
         }
         self.paths.get(&id).cloned()
@@ -45,11 +49,11 @@ impl Cgroups {
 
     fn walk_all(&mut self) {
         let mounts = mountinfo::read().unwrap_or_default();
+        self.walked = clock::monotonic_ns();
         self.paths.clear();
         for (make, mount) in hierarchies(&mounts) {
             self.walk(make, &mount);
         }
-        self.walked = Some(Instant::now());
     }
 
     fn walk(&mut self, make: Make, mount: &Path) {
@@ -123,6 +127,21 @@ mod tests {
                 (CgroupId::V2(7), PathBuf::from("/my cgroups")),
             ]
         );
+    }
+
+    #[test]
+    fn many_that_are_gone_take_one_walk() {
+        let mut cgroups = Cgroups::default();
+        let time = clock::monotonic_ns();
+        assert_eq!(cgroups.path(CgroupId::V2(u64::MAX), time), None);
+        let walked = cgroups.walked;
+        assert!(walked > time);
+        for id in 1..1000 {
+            assert_eq!(cgroups.path(CgroupId::V2(u64::MAX - id), time), None);
+        }
+        assert_eq!(cgroups.walked, walked);
+        cgroups.path(CgroupId::V2(u64::MAX), clock::monotonic_ns());
+        assert!(cgroups.walked > walked, "it may be new");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub enum Request {
     /// All that there is for these tables: at the start, and all processes after life events were
     /// lost.
     Seed(Needs),
-    /// A cgroup.
-    Cgroup(CgroupId),
+    /// A cgroup that was there at this time (monotonic).
+    Cgroup(CgroupId, u64),
     /// A user.
     User(u32),
 }
@@ -127,8 +127,8 @@ impl Work {
                 self.send(proc::look_at(pid).map_or(Answer::NoProcess(pid), Answer::Process))
             }
             Request::Seed(needs) => self.seed(needs),
-            Request::Cgroup(id) => {
-                let path = self.cgroups.path(id);
+            Request::Cgroup(id, time) => {
+                let path = self.cgroups.path(id, time);
                 self.send(Answer::Cgroup(id, path))
             }
             Request::User(id) => {
