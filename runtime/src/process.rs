@@ -31,6 +31,18 @@ pub struct Image {
     pub args: Option<Arc<[u8]>>,
 }
 
+impl Image {
+    /// Whether `found`, which `/proc` shows, is another file. Paths may differ by the mount namespace in
+    /// which they are read, names do not.
+    fn is_other(&self, found: &Self) -> bool {
+        let name = |exe: &Arc<[u8]>| exe.rsplit(|&byte| byte == b'/').next().map(<[u8]>::to_vec);
+        match (&self.exe, &found.exe) {
+            (Some(known), Some(found)) => name(known) != name(found),
+            _ => false,
+        }
+    }
+}
+
 /// One incarnation of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -43,6 +55,8 @@ pub struct Process {
     /// Since when this incarnation has its pid; 0: for as long as is known.
     since: u64,
     image: Image,
+    /// Whether the image is from `/proc`, which showed another one than the events.
+    is_guessed: bool,
     /// What it ran before its last `exec`.
     previous: Option<Image>,
     ended: Option<u64>,
@@ -70,6 +84,8 @@ impl Process {
 /// A process as `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// When it was looked at (monotonic).
+    pub looked: u64,
     /// The process.
     pub pid: u32,
     /// The process that started it, or its reaper.
@@ -105,6 +121,7 @@ impl Processes {
                 parent_exe,
                 since: time,
                 image: Image { since: 0, ..image },
+                is_guessed: false,
                 previous: None,
                 ended: None,
                 older: None,
@@ -126,7 +143,13 @@ impl Processes {
         match self.table.get_mut(&pid) {
             Some(process) if process.start == start || process.start == 0 => {
                 process.start = start;
-                process.previous = Some(std::mem::replace(&mut process.image, image));
+                let is_told = process.is_guessed && time < process.image.since;
+                let before = std::mem::replace(&mut process.image, image);
+                // What `/proc` showed was this, before its event came.
+                if !is_told {
+                    process.previous = Some(before);
+                }
+                process.is_guessed = false;
             }
             _ => {
                 let parent_exe =
@@ -140,6 +163,7 @@ impl Processes {
                         parent_exe,
                         since: 0,
                         image,
+                        is_guessed: false,
                         previous: Some(Image::default()),
                         ended: None,
                         older: None,
@@ -161,6 +185,7 @@ impl Processes {
                     parent_exe: None,
                     since: 0,
                     image: Image::default(),
+                    is_guessed: false,
                     previous: None,
                     ended: None,
                     older: None,
@@ -175,7 +200,7 @@ impl Processes {
         }
     }
 
-    /// What `/proc` showed: fills what events have not told, and never overwrites what they have.
+    /// What `/proc` showed: fills what events have not told, and stands for an `exec` that was lost.
     pub fn seen(&mut self, seen: &Seen) {
         let image = Image { since: 0, exe: seen.exe.clone(), args: seen.args.clone() };
         if let Some(process) = self.table.get_mut(&seen.pid) {
@@ -186,13 +211,19 @@ impl Processes {
                     return;
                 }
             } else {
+                if process.parent == 0 {
+                    process.parent = seen.parent;
+                }
+                if process.image.since < seen.looked && process.image.is_other(&image) {
+                    let image = Image { since: seen.looked, ..image };
+                    process.previous = Some(std::mem::replace(&mut process.image, image));
+                    process.is_guessed = true;
+                    return;
+                }
                 // What ran before an `exec` cannot be known any more; this is what runs now.
                 let known = &mut process.image;
                 known.exe = known.exe.take().or(image.exe);
                 known.args = known.args.take().or(image.args);
-                if process.parent == 0 {
-                    process.parent = seen.parent;
-                }
                 return;
             }
         }
@@ -204,6 +235,7 @@ impl Processes {
                 parent_exe: None,
                 since: 0,
                 image,
+                is_guessed: false,
                 previous: None,
                 ended: None,
                 older: None,

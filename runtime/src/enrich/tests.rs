@@ -79,7 +79,8 @@ fn the_v1_and_the_v2_cgroup_of_one_number_are_two() {
 #[test]
 fn a_kernel_thread_that_runs_no_file_is_not_asked_for_at_every_event() {
     let (mut tables, asked) = tables();
-    let thread = Seen { pid: 7, parent: 2, start_ticks: 1, exe: None, args: Some([].into()) };
+    let thread =
+        Seen { looked: 1, pid: 7, parent: 2, start_ticks: 1, exe: None, args: Some([].into()) };
     tables.learn(Answer::Process(thread), 0);
     for time in 1..10 {
         assert_eq!(text(&mut tables, Enriched::ProcExe, time), None);

@@ -5,7 +5,7 @@ fn exe(processes: &Processes, pid: u32, time: u64) -> Option<&[u8]> {
 }
 
 fn seen(pid: u32, start_ticks: u64, exe: &str) -> Seen {
-    Seen { pid, parent: 1, start_ticks, exe: Some(exe.as_bytes().into()), args: None }
+    Seen { looked: 0, pid, parent: 1, start_ticks, exe: Some(exe.as_bytes().into()), args: None }
 }
 
 #[test]
@@ -139,4 +139,31 @@ fn who_started_then_is_found_whoever_has_the_pid_now() {
     assert_eq!(exe(200 * TICK_NS).as_deref(), Some(&b"/stranger"[..]));
     assert_eq!(exe(0).as_deref(), Some(&b"/stranger"[..]));
     assert_eq!(exe(150 * TICK_NS), None);
+}
+
+#[test]
+fn an_exec_that_was_lost_is_found_by_looking() {
+    let mut processes = Processes::default();
+    let exe = |processes: &Processes, time| {
+        let process = processes.at(7, time).unwrap();
+        String::from_utf8_lossy(process.image_at(time).exe.as_deref().unwrap()).into_owned()
+    };
+    processes.exec(10, 1, 5 * TICK_NS, 0, Some(b"/bin/bash"), None);
+    processes.fork(20, 1, 7, 9 * TICK_NS);
+    // Its exec at 30 was lost. The same file under another root is no other file.
+    processes.seen(&Seen { looked: 40, ..seen(7, 9, "/container/bin/bash") });
+    assert_eq!(exe(&processes, 50), "/bin/bash");
+    processes.seen(&Seen { looked: 40, ..seen(7, 9, "/usr/sbin/nginx") });
+    assert_eq!(exe(&processes, 50), "/usr/sbin/nginx");
+    assert_eq!(exe(&processes, 25), "/bin/bash");
+    // It was only late: now its time is known.
+    processes.exec(30, 7, 9 * TICK_NS, 1, Some(b"/usr/sbin/nginx"), None);
+    assert_eq!(
+        (exe(&processes, 35), exe(&processes, 25)),
+        ("/usr/sbin/nginx".into(), "/bin/bash".into())
+    );
+    // What was seen before an event does not count against it.
+    processes.exec(60, 7, 9 * TICK_NS, 1, Some(b"/bin/cat"), None);
+    processes.seen(&Seen { looked: 55, ..seen(7, 9, "/usr/sbin/nginx") });
+    assert_eq!(exe(&processes, 70), "/bin/cat");
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::ffi::OsStringExt};
 
-use crate::process::Seen;
+use crate::{clock, process::Seen};
 
 /// What the kernel puts behind the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
@@ -19,6 +19,7 @@ pub fn pids() -> impl Iterator<Item = u32> {
 
 /// A process. `None`: it has gone, or is hidden from us.
 pub fn look_at(pid: u32) -> Option<Seen> {
+    let looked = clock::monotonic_ns();
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let (parent, start_ticks) = parent_and_start(&stat)?;
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| {
@@ -32,6 +33,7 @@ pub fn look_at(pid: u32) -> Option<Seen> {
     // The pid may have changed hands while we looked.
     let again = fs::read(format!("/proc/{pid}/stat")).ok()?;
     (parent_and_start(&again)?.1 == start_ticks).then_some(Seen {
+        looked,
         pid,
         parent,
         start_ticks,
