@@ -53,7 +53,7 @@ impl Source for Flood {
             self.record[self.number_at..][..8].copy_from_slice(&number.to_ne_bytes());
             each(Item::Record(&self.record));
         }
-        Drained { items, all: true, holds_urgent: false, ended: false }
+        Drained { items, all: true, holds_urgent: false, newest_in_bulk: 0, ended: false }
     }
 
     fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {

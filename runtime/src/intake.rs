@@ -76,7 +76,6 @@ pub struct Intake {
     resolver: Option<Sender<Request>>,
     now: u64,
     newest: u64,
-    newest_in_bulk: u64,
     malformed: u64,
     late: u64,
 }
@@ -98,7 +97,6 @@ impl Intake {
             resolver,
             now: 0,
             newest: 0,
-            newest_in_bulk: 0,
             malformed: 0,
             late: 0,
         }
@@ -135,12 +133,8 @@ impl Intake {
         let time = record::time(record)?;
         self.routes.get_mut(usize::from(kind)).ok_or(Malformed)?.events += 1;
         self.newest = self.newest.max(time);
-        if kind <= catalogue::exit::KIND {
-            if self.needs.processes {
-                self.follow(kind, time, record)?;
-            }
-        } else {
-            self.newest_in_bulk = self.newest_in_bulk.max(time);
+        if kind <= catalogue::exit::KIND && self.needs.processes {
+            self.follow(kind, time, record)?;
         }
         let mut lookup = Lookup::new(&mut self.tables, given);
         let mut taken = Ok(());
@@ -319,12 +313,6 @@ impl Intake {
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.newest
-    }
-
-    /// Time of the newest event of the ring that is drained last.
-    #[must_use]
-    pub fn newest_in_bulk(&self) -> u64 {
-        self.newest_in_bulk
     }
 
     /// Number of events of a kind so far.

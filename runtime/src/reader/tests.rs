@@ -149,7 +149,7 @@ impl Source for Flood {
             self.record[self.number_at..][..8].copy_from_slice(&number.to_ne_bytes());
             each(Item::Record(&self.record));
         }
-        Drained { items, all: true, holds_urgent: false, ended: false }
+        Drained { items, all: true, holds_urgent: false, newest_in_bulk: 0, ended: false }
     }
 
     fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {
@@ -316,7 +316,7 @@ impl Source for Late {
             each(Item::Record(&self.record));
         }
         self.looks = self.looks.saturating_sub(1);
-        Drained { items, all: true, holds_urgent: false, ended: false }
+        Drained { items, all: true, holds_urgent: false, newest_in_bulk: 0, ended: false }
     }
 
     fn wait(&mut self, _waker: BorrowedFd<'_>, timeout: Duration) {

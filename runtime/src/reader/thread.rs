@@ -43,6 +43,7 @@ pub(super) struct Work<S> {
     /// Dropped when the process table is complete.
     settling: Vec<Sender<()>>,
     next_round: u64,
+    newest_in_bulk: u64,
     wall_offset: Option<i64>,
 }
 
@@ -74,6 +75,7 @@ impl<S: Source> Work<S> {
             end: Some(end),
             settling: Vec::new(),
             next_round: 0,
+            newest_in_bulk: 0,
             wall_offset: None,
         }
     }
@@ -126,11 +128,12 @@ impl<S: Source> Work<S> {
             self.end = None;
             return Next::Wait(Duration::from_mins(1));
         }
+        self.newest_in_bulk = self.newest_in_bulk.max(drained.newest_in_bulk);
         // Records that were committed before a drain that left nothing are all here; else only
         // those are that are older than the newest one of the ring that is drained last.
         let seen = match (self.source.is_live(), drained.all) {
             (true, true) => began,
-            (true, false) => self.intake.newest_in_bulk(),
+            (true, false) => self.newest_in_bulk,
             (false, _) => self.intake.newest(),
         };
         self.intake.deliver(seen.saturating_sub(WATERMARK_NS));

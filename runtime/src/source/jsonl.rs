@@ -134,7 +134,7 @@ impl Source for Jsonl {
         let items = end - self.next;
         self.next = end;
         let ended = end == self.events.len();
-        Drained { items, all: ended, holds_urgent: false, ended }
+        Drained { items, all: ended, holds_urgent: false, newest_in_bulk: 0, ended }
     }
 
     fn wait(&mut self, waker: BorrowedFd<'_>, timeout: Duration) {
@@ -215,6 +215,9 @@ mod tests {
             times.push(crate::record::time(record).unwrap());
         });
         assert_eq!(times, [FIRST_NS, 5_000_000_000, 5_001_000_000]);
-        assert_eq!(drained, Drained { items: 3, all: true, holds_urgent: false, ended: true });
+        assert_eq!(
+            drained,
+            Drained { items: 3, all: true, holds_urgent: false, newest_in_bulk: 0, ended: true }
+        );
     }
 }

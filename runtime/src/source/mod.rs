@@ -65,6 +65,8 @@ pub struct Drained {
     pub all: bool,
     /// Whether an urgent event was there that is to be handed out after a life event that came since.
     pub holds_urgent: bool,
+    /// Time of the newest record of the ring that is drained last; 0: none came from it.
+    pub newest_in_bulk: u64,
     /// Whether there will never be more.
     pub ended: bool,
 }

@@ -35,6 +35,11 @@ impl Rings {
     }
 }
 
+/// Time of a record: the first field of its header.
+fn time(record: &[u8]) -> u64 {
+    record.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
 fn watch(rings: &[Ring], aggregates: &Aggregates) -> io::Result<OwnedFd> {
     let any = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for ring in rings {
@@ -52,13 +57,25 @@ impl Source for Rings {
         let [life, others @ ..] = &mut self.in_order;
         let (began, mut newest) = (clock::monotonic_ns(), 0);
         let items = life.drain(most, u64::MAX, |record| {
-            newest = record.first_chunk().map_or(newest, |time| u64::from_ne_bytes(*time));
+            newest = time(record);
             each(Item::Record(record));
         });
-        let mut drained = Drained { items, all: items < most, holds_urgent: false, ended: false };
+        let mut drained = Drained {
+            items,
+            all: items < most,
+            holds_urgent: false,
+            newest_in_bulk: 0,
+            ended: false,
+        };
         let until = if drained.all { began } else { newest };
         for ring in others {
-            let items = ring.drain(most, until, |record| each(Item::Record(record)));
+            let mut newest = 0;
+            let items = ring.drain(most, until, |record| {
+                newest = time(record);
+                each(Item::Record(record));
+            });
+            // The last of them counts.
+            drained.newest_in_bulk = newest;
             drained.items += items;
             drained.all &= items < most;
         }
