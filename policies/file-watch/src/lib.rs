@@ -1,7 +1,7 @@
 //! Raises an alert when a watched file is opened for writing, removed or renamed.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use tipstaff::{Counters, Event, On, OnTick, Policy, Settings, Severity, alert, metrics};
 
@@ -188,6 +188,7 @@ impl FileWatch {
 impl Rules {
     /// What of `paths` this is, or is below of.
     fn watched(&self, path: &str) -> Option<&str> {
+        let path = &*plain(path);
         let is_below = |above: &&String| {
             path.strip_prefix(above.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -199,6 +200,24 @@ impl Rules {
     fn quiet_ns(&self) -> u64 {
         self.quiet.saturating_mul(1_000_000_000)
     }
+}
+
+/// The path without `//`, `.` and `..`, which `unlink` and `rename` have as the caller wrote them.
+fn plain(path: &str) -> Cow<'_, str> {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    if path.strip_prefix('/').is_none_or(|rest| rest.split('/').all(is_plain)) {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            // Above the root there is the root.
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Cow::Owned(format!("/{}", parts.join("/")))
 }
 
 tipstaff::export!(FileWatch: Open<'_>, Unlink<'_>, Rename<'_>; settings = Rules; tick = "10s");
