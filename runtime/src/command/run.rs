@@ -1,7 +1,7 @@
 //! `tipstaff run`: the agent.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -197,7 +197,8 @@ fn listen_to_signals(
     let _entered = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    // What `nohup` ignores stays ignored.
+    let mut hang_up = (!ignores_hang_up()).then(|| signal(SignalKind::hangup())).transpose()?;
     // With a terminal it means that the terminal is gone.
     let reloads = File::open("/dev/tty").is_err();
     let orders = orders.clone();
@@ -207,7 +208,7 @@ fn listen_to_signals(
             let is_hang_up = tokio::select! {
                 _ = interrupt.recv() => false,
                 _ = terminate.recv() => false,
-                _ = hang_up.recv() => true,
+                Some(_) = async { hang_up.as_mut()?.recv().await } => true,
             };
             let order = match (is_hang_up && reloads).then(&load) {
                 // Asked twice: whoever asks does not want to wait.
@@ -236,6 +237,15 @@ fn listen_to_signals(
         }
     });
     Ok(())
+}
+
+/// Whether whoever started this wants it to outlive its terminal.
+fn ignores_hang_up() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 != 0)
 }
 
 fn say_ready(config: &Config, running: usize, metrics: Option<std::net::SocketAddr>) {
