@@ -12,37 +12,33 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use court::guest::guest_with;
 use rustix::process::Signal;
 use support::{
-    PATIENCE, Tipstaff,
+    Tipstaff,
     agent::{Agent, check_tally, tally_load},
     can_probe, fixture, scrape, series,
     shipped::shipped,
     until,
-    vm::{emulated, rounds},
+    vm::rounds,
 };
 use tempfile::TempDir;
 
 #[test]
-fn a_policy_that_is_dropped_in_is_running_within_two_seconds() {
-    if !can_probe("a_policy_that_is_dropped_in_is_running_within_two_seconds") {
+fn a_policy_that_is_dropped_in_runs_without_a_restart() {
+    if !can_probe("a_policy_that_is_dropped_in_runs_without_a_restart") {
         return;
     }
     let agent = Agent::start(&[], "");
-    let began = Instant::now();
     agent.drop_in(&shipped("exec-audit"));
     until("exec_total of /usr/bin/env", || {
         Command::new("/usr/bin/env").arg("true").output().expect("runs");
         (agent.value("exec_total", &[r#"exe="/usr/bin/env""#, r#"policy="exec-audit""#]) > 0)
             .then_some(())
     });
-    // Compiling included. The machine may be busy: what counts is that nothing waits for a timer.
-    let most = if emulated() { PATIENCE } else { Duration::from_secs(10) };
-    assert!(began.elapsed() < most, "took {:?}", began.elapsed());
 }
 
 #[test]
@@ -113,9 +109,7 @@ fn what_overflows_the_ring_is_counted_exactly() {
     if !can_probe("what_overflows_the_ring_is_counted_exactly") {
         return;
     }
-    // What others do at the same time would be lost as well, and not be told from ours.
-    let ours = "[policy.tally.filter]\nunlink = \"path_given ^= /tally/\"\n";
-    let agent = Agent::start(&[&fixture("tally")], ours);
+    let agent = Agent::start(&[&fixture("tally")], "");
     // Nobody drains the ring, and more is produced than it holds.
     agent.tipstaff.signal(Signal::STOP);
     tally_load(150_000).join().expect("the load ends");
@@ -206,15 +200,9 @@ fn a_busy_metrics_port_is_a_named_error() {
     let address = listener.local_addr().expect("bound").to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let policies = directory.path().display().to_string();
-    let mut tipstaff = Tipstaff::spawn(&[
-        "run",
-        "--name",
-        "test-busy-port",
-        "--policies",
-        &policies,
-        "--metrics",
-        &address,
-    ]);
+    let name = format!("test-busy-port-{}", std::process::id());
+    let mut tipstaff =
+        Tipstaff::spawn(&["run", "--name", &name, "--policies", &policies, "--metrics", &address]);
     let (_, code) = tipstaff.wait();
     assert_ne!(code, 0);
     let log = tipstaff.log.join("\n");
@@ -285,11 +273,11 @@ fn a_generation_to_fall_back_to_gets_no_field_that_was_withheld_since() {
     assert_eq!(entered, [3, 2, 8]);
 
     // The same file once more is another try.
+    let ran = agent.entered("running");
     agent.drop_in(&policy);
     until("it is tried again", || (agent.entered("loaded") == 4).then_some(()));
-    until("it runs again", || {
-        (agent.value("tipstaff_policies", &[r#"state="running""#]) == 1).then_some(())
-    });
+    // Others may run programs meanwhile, at which it fails again.
+    until("it runs again", || (agent.entered("running") > ran).then_some(()));
 }
 
 #[test]
@@ -411,5 +399,26 @@ impl Drop for Tracefs {
         if self.is_ours {
             let _ = Command::new("umount").arg(TRACEFS).status();
         }
+    }
+}
+
+#[test]
+fn what_is_urgent_is_granted_and_exact() {
+    if !can_probe("what_is_urgent_is_granted_and_exact") {
+        return;
+    }
+    const EVENTS: u64 = 20_000;
+    let grants = "grants = [\"urgent\"]";
+    for (configuration, is_granted) in
+        [(String::new(), false), (format!("[policy.tally-urgent]\n{grants}\n"), true)]
+    {
+        let agent = Agent::start(&[&fixture("tally-urgent")], &configuration);
+        tally_load(EVENTS).join().expect("the load ends");
+        check_tally(&agent, EVENTS);
+        let late = agent.value("tipstaff_rows_late_total", &[]);
+        assert!(is_granted || late == 0, "{late} late rows");
+        let log = agent.tipstaff.log.join("\n");
+        assert_eq!(log.contains("its urgent events wait like all others"), !is_granted, "{log}");
+        assert_eq!(log.contains("[policy.tally-urgent]"), !is_granted, "{log}");
     }
 }

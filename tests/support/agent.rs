@@ -62,9 +62,16 @@ impl Agent {
         } else {
             ""
         };
+        // What others do at the same time would be lost as well, and not be told from ours.
+        let ours: String = ["tally", "tally-more", "tally-urgent"]
+            .iter()
+            .map(|policy| {
+                format!("[policy.{policy}.filter]\nunlink = \"path_given ^= {}/\"\n", numbered())
+            })
+            .collect();
         let name = format!("test-{}", std::process::id());
         let text = format!(
-            "[agent]\nname = {name:?}\nmode = {mode:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{configuration}",
+            "[agent]\nname = {name:?}\nmode = {mode:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{ours}{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
             directory.path().join("state").display().to_string(),
@@ -149,12 +156,17 @@ impl Agent {
     }
 }
 
-/// Removes the files /tally/0 to /tally/N-1, which do not exist, as fast as it can.
+/// Where the numbered files of this process would be.
+fn numbered() -> String {
+    format!("/tally/{}", std::process::id())
+}
+
+/// Removes N numbered files, which do not exist, as fast as it can.
 pub fn tally_load(count: u64) -> JoinHandle<Duration> {
     let run = move || {
-        let start = Instant::now();
+        let (start, files) = (Instant::now(), numbered());
         for number in 0..count {
-            fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
+            fs::remove_file(format!("{files}/{number}")).expect_err("there is no such file");
         }
         start.elapsed()
     };
@@ -179,10 +191,10 @@ pub fn check_tally(agent: &Agent, count: u64) {
 pub fn steady_load(stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let stop = Arc::clone(stop);
     thread::spawn(move || {
-        let mut number = 0;
+        let (mut number, files) = (0, numbered());
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..50 {
-                fs::remove_file(format!("/tally/{number}")).expect_err("there is no such file");
+                fs::remove_file(format!("{files}/{number}")).expect_err("there is no such file");
                 number += 1;
             }
             thread::sleep(Duration::from_millis(10));

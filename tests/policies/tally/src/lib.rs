@@ -32,7 +32,9 @@ impl Policy for Tally {
 
 impl On<Unlink<'_>> for Tally {
     fn on(&mut self, _time_ns: u64, unlink: Unlink<'_>) {
-        let number = unlink.path_given.strip_prefix("/tally/");
+        // Behind the pid of whoever makes the load.
+        let path = unlink.path_given.strip_prefix("/tally/");
+        let number = path.and_then(|path| path.rsplit('/').next());
         if let Some(number) = number.and_then(|number| number.parse().ok()) {
             self.events.add(1);
             self.sum.add(number);
