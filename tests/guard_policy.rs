@@ -1,6 +1,8 @@
 //! A policy that is granted `guard-network`, on the running kernel: what it asks for is done within what
 //! the operator allows, and nothing else is.
 
+#[path = "support/cgroup.rs"]
+mod cgroup;
 #[expect(dead_code, reason = "the tests of the agent use the rest")]
 mod support;
 
@@ -10,49 +12,36 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
+use cgroup::Cgroup;
 use rustix::process::Signal;
 use support::{agent::Agent, can_probe, fixture, shipped::shipped, until};
 use tempfile::TempDir;
 use tipstaff_runtime::mountinfo;
 
-/// A cgroup of the test's own.
-struct Cgroup {
-    directory: PathBuf,
-    path: String,
+/// What a test does in a cgroup.
+trait Scoped {
+    /// As policies write it.
+    fn scope(&self) -> String;
+    /// A process that stays in it.
+    fn hold(&self, program: &str) -> Held;
+    /// Exit code of a curl in it.
+    fn curl(&self, server: &Server) -> i32;
 }
 
-impl Cgroup {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/tipstaff-test-{}-{number}", std::process::id());
-        let mount = mountinfo::cgroup_v2().expect("the v2 hierarchy is mounted");
-        let directory = mount.join(&path[1..]);
-        fs::create_dir(&directory).expect("a cgroup");
-        Self { directory, path }
-    }
-
+impl Scoped for Cgroup {
     fn scope(&self) -> String {
-        format!("cgroup:{}", self.path)
+        let mount = mountinfo::cgroup_v2().expect("the v2 hierarchy is mounted");
+        let below = self.path().strip_prefix(mount).expect("it is there");
+        format!("cgroup:/{}", below.display())
     }
 
-    /// A command that joins the cgroup and then becomes this program.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.directory.display());
-        command.args(["-c", &join, "sh", program]);
-        command
-    }
-
-    /// A process that stays in it.
     fn hold(&self, program: &str) -> Held {
         let child = self.command(program).arg("600").spawn().expect("runs");
         let held = Held(child);
-        let procs = self.directory.join("cgroup.procs");
+        let procs = self.path().join("cgroup.procs");
         until("the process is in the cgroup, and another program", || {
             let is_in = fs::read_to_string(&procs).ok()?.contains(&held.0.id().to_string());
             let runs = fs::read_link(format!("/proc/{}/exe", held.0.id())).ok()?;
@@ -61,7 +50,6 @@ impl Cgroup {
         held
     }
 
-    /// Exit code of a curl in it.
     fn curl(&self, server: &Server) -> i32 {
         let mut curl = self.command("curl");
         curl.args(["-s", "-o", "/dev/null", "--max-time", "20", &server.url()]);
@@ -69,10 +57,25 @@ impl Cgroup {
     }
 }
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.directory);
+/// This process is in a cgroup until this is dropped.
+struct Inside(PathBuf);
+
+impl Inside {
+    fn of(cgroup: &Cgroup) -> Self {
+        fs::write(cgroup.path().join("cgroup.procs"), std::process::id().to_string()).expect("in");
+        Self(mountinfo::cgroup_v2().expect("the v2 hierarchy is mounted").join("cgroup.procs"))
     }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        fs::write(&self.0, std::process::id().to_string()).expect("out");
+    }
+}
+
+/// The path of a cgroup below the mount.
+fn path(cgroup: &Cgroup) -> String {
+    cgroup.scope().trim_start_matches("cgroup:").to_owned()
 }
 
 /// A process, ended with the test.
@@ -352,17 +355,16 @@ fn what_is_protected_is_never_reached() {
     let line = start(&cgroup.scope(), &guard);
     let pid = held.0.id();
     assert!(
-        line.contains(&format!("process {pid} is in it ({}): it runs ", cgroup.path)),
+        line.contains(&format!("process {pid} is in it ({}): it runs ", path(&cgroup))),
         "{line}"
     );
     drop(held);
     let line = start(&cgroup.scope(), &format!("[guard]\nprotected = [{:?}]\n", cgroup.scope()));
     assert!(line.contains("is protected (`protected` in [guard])"), "{line}");
     // Its own cgroup: this process and the agent are in it for a moment.
-    let root = cgroup.directory.parent().expect("the mount").join("cgroup.procs");
-    fs::write(cgroup.directory.join("cgroup.procs"), std::process::id().to_string()).expect("in");
+    let inside = Inside::of(&cgroup);
     let line = start(&cgroup.scope(), "");
-    fs::write(root, std::process::id().to_string()).expect("out");
+    drop(inside);
     assert!(line.contains("it is the agent") || line.contains("the agent descends"), "{line}");
 }
 
@@ -488,7 +490,7 @@ fn in_audit_the_agent_does_nothing_to_any_process_or_cgroup() {
             let signals = ["kill(", "send_signal(", "sigqueueinfo(", "ptrace("];
             opens || signals.iter().any(|call| line.contains(call))
         };
-        assert!(text.contains(&cgroup.path), "the trace shows how it looked at the cgroup");
+        assert!(text.contains(&path(&cgroup)), "the trace shows how it looked at the cgroup");
         (code, text.lines().filter(does).map(str::to_owned).collect::<Vec<_>>())
     };
     assert_eq!(watched("audit"), (0, vec![]));
