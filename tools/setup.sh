@@ -58,6 +58,7 @@ case $goal in
 demo) packages "the demo makes connections with it" python3 ;;
 test)
     packages "the tests compare with what these report" strace bpftool curl bind9-dnsutils python3 procps iproute2 util-linux
+    packages "the tests of the DNS guard have it as the server" dnsmasq-base
     packages "the tests run on other kernels in it" qemu-system-x86 busybox-static xz-utils
     node=(nodejs npm)
     # Another one may be there, as a package that has npm inside, or without a package.

@@ -12,6 +12,7 @@
 //! | [`batch`], [`feed`] | rows are collected, sorted by time, closed, and given to whoever asked for them |
 //! | [`reader`] | the one thread that does all of the above, by way of [`intake`] |
 //! | [`fold`] | rows of aggregated kinds are added up by the keys that were asked for |
+//! | [`dns`] | what guarded scopes ask DNS servers is judged and sent on |
 //! | [`decode`] | rows are printed, for `tipstaff events` |
 //! | [`policy`] | components are compiled, instantiated and called (the only user of `wasmtime`) |
 //! | [`guard`] | what policies may have done to the machine, within the limits of the operator |
@@ -28,6 +29,7 @@ pub mod config;
 pub mod container;
 pub mod control;
 pub mod decode;
+pub mod dns;
 pub mod enrich;
 pub mod escape;
 pub mod exec;

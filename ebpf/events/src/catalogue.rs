@@ -63,6 +63,16 @@ pub static ABI: &[&str] = &["native", "i386"];
 pub static OPERATION: &[&str] = &["connect", "send", "bind"];
 /// What a guard did, or would have done if it were not in audit.
 pub static VERDICT: &[&str] = &["denied", "would_deny"];
+/// What became of a DNS query.
+pub static DNS_VERDICT: &[&str] = &[
+    "allow",
+    "refuse",
+    "allow_on_timeout",
+    "refuse_on_timeout",
+    "refuse_malformed",
+    "refuse_unsupported",
+    "refuse_overload",
+];
 /// Who opened a connection.
 pub static DIRECTION: &[&str] = &["unknown", "outgoing", "incoming"];
 
@@ -365,6 +375,59 @@ kinds! {
         errno: U16, "errno";
         /// The table that `number` is of; calls by `int 0x80` and of 32-bit programs have their own.
         abi: Name(ABI), "";
+    }
+    /// A DNS query came from a scope with a DNS guard, and it was decided whether it goes on. The event's
+    /// process is the one that connected the socket, or where it is not connected the last one that sent
+    /// by it; `tid` likewise. Comes from the guard's proxy, with the time of the decision.
+    DnsQuery dns_query = 40 in Bulk, pad 2 {
+        /// Time from when the proxy read the query to the decision.
+        decision_time: U64, "ns";
+        /// Server that the query was sent to.
+        address: Address, "";
+        /// The name, in lower case, without the last dot; `.` for the root. A dot or backslash within a
+        /// label has a backslash in front, a byte that is not printable ASCII is `\\DDD` in decimal.
+        /// Absent where the query could not be read.
+        name: Text, "";
+        /// Type of the records asked for, as `A`, `AAAA`, `MX`, or `TYPE65400` for one without a name.
+        record_type: Text, "";
+        /// Port of the server.
+        port: U16, "";
+        /// Transaction id.
+        id: U16, "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
+        /// What was decided, and why: by the policy, as it did not decide in time, as the message is no
+        /// query that can be read (`malformed`) or asks for something else than records (`unsupported`),
+        /// or as too many are under way (`overload`).
+        verdict: Name(DNS_VERDICT), "";
+    }
+    /// An answer to a DNS query that was let through (`dns_query`), with the same process.
+    DnsAnswer dns_answer = 41 in Bulk, pad 4 {
+        /// Time from when the query was sent on to its answer.
+        latency: U64, "ns";
+        /// Server that the answer is from.
+        address: Address, "";
+        /// The name that was asked for, as in `dns_query`.
+        name: Text, "";
+        /// Type of the records that were asked for.
+        record_type: Text, "";
+        /// The first 16 addresses that the name has, each ended by a NUL; those of the names that it stands
+        /// for (CNAME) are its own.
+        addresses: List, "";
+        /// How many addresses it has.
+        address_count: U32, "";
+        /// The shortest time for which one of them, or a name on the way there, may be kept.
+        ttl: U32, "s";
+        /// Port of the server.
+        port: U16, "";
+        /// Transaction id.
+        id: U16, "";
+        /// Response code: 0 no error, 2 the server failed, 3 there is no such name, 5 refused.
+        rcode: U16, "DNS response code";
+        /// 1 if the answer did not fit and is asked for again by TCP.
+        truncated: U8, "";
+        /// Transport protocol.
+        protocol: Name(PROTOCOL), "";
     }
 }
 

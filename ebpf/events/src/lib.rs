@@ -13,6 +13,7 @@
 mod describe;
 pub mod aggregate;
 pub mod catalogue;
+pub mod dns;
 pub mod filter;
 pub mod guard;
 pub mod sample;

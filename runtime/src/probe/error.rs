@@ -101,9 +101,9 @@ pub enum ProbeError {
         /// Why not.
         source: io::Error,
     },
-    /// Aggregated kinds cannot be told of.
-    #[error("cannot make what readings of aggregated kinds are told by: {source}")]
-    Ticks {
+    /// The reader cannot be told of records that this process makes itself.
+    #[error("cannot make what the reader is woken by: {source}")]
+    Handover {
         /// Why not.
         source: io::Error,
     },

@@ -14,6 +14,7 @@ mod aggregate;
 mod attach;
 pub mod btf;
 mod coverage;
+mod dns;
 mod error;
 mod family;
 mod guard;
@@ -38,10 +39,12 @@ use crate::{
     guard::GuardMode,
     kind::Kind,
     plan::{Union, Wanted},
+    source::Handover,
 };
 
 pub use aggregate::Aggregates;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
+pub use dns::{DnsCalls, DnsGuard, Flows};
 pub use error::ProbeError;
 pub use guard::{Counted, NetworkGuard, RuleCount};
 pub use losses::Losses;
@@ -68,6 +71,7 @@ pub struct Probes {
     tracepoints: BTreeMap<u16, Tracepoint>,
     loaded: BTreeMap<Key, Loaded>,
     aggregates: Aggregates,
+    handover: Handover,
 }
 
 /// What is loaded as one.
@@ -130,6 +134,7 @@ impl Probes {
         hidden.hide(pid)?;
         let losses = Losses::new(shared.lost()?);
         let wanted = shared.wanted()?;
+        let handover = Handover::new().map_err(|source| ProbeError::Handover { source })?;
         Ok(Self {
             kernel: Kernel::new(losses),
             shared,
@@ -138,7 +143,8 @@ impl Probes {
             pid,
             tracepoints: BTreeMap::new(),
             loaded: BTreeMap::new(),
-            aggregates: Aggregates::new().map_err(|source| ProbeError::Ticks { source })?,
+            aggregates: Aggregates::new(handover.clone()),
+            handover,
         })
     }
 
@@ -188,6 +194,12 @@ impl Probes {
         all
     }
 
+    /// A handle for records that this process makes itself.
+    #[must_use]
+    pub fn handover(&self) -> Handover {
+        self.handover.clone()
+    }
+
     /// A handle for the readings of aggregated kinds.
     #[must_use]
     pub fn aggregates(&self) -> Aggregates {
@@ -218,6 +230,7 @@ impl Probes {
     pub fn apply(&mut self, union: &Union) -> Result<Report, ProbeError> {
         let Union { wanted, filters, pace } = union;
         self.aggregates.set_pace(pace.clone());
+        self.handover.set_wanted(dns::KINDS.into_iter().filter(|kind| wanted.contains_key(kind)));
         self.load_objects(wanted)?;
         let report = self.attach_parts(wanted);
         for kind in 0..wire::MAX_KINDS {
@@ -304,6 +317,7 @@ impl Probes {
         {
             let none = Coverage::None("no probe sees this kind".to_owned());
             let found = guard::report(kind)
+                .or_else(|| dns::report(kind))
                 .unwrap_or_else(|| KindReport { coverage: none, ..KindReport::default() });
             report.insert(kind, found);
         }

@@ -3,13 +3,16 @@
 //! Both hand out the same records, so everything behind this trait is tested without a kernel.
 
 pub mod encode;
+mod handover;
 pub mod jsonl;
+pub(crate) mod records;
 mod rings;
 
 use std::{os::fd::BorrowedFd, time::Duration};
 
 use crate::{kind::Enriched, queue::Cause};
 
+pub use handover::Handover;
 pub use jsonl::Jsonl;
 pub use rings::Rings;
 

@@ -8,20 +8,20 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
-use super::{Drained, Item, Source};
+use super::{Drained, Handover, Item, Source};
 use crate::{
     clock,
-    probe::{Aggregates, Losses, ProbeError, Probes, Ring},
+    probe::{Losses, ProbeError, Probes, Ring},
     queue::Cause,
 };
 
 /// The rings, in the order in which they are drained: life, urgent, bulk.
 pub struct Rings {
     in_order: [Ring; 3],
-    /// Readings of aggregated kinds.
-    aggregates: Aggregates,
+    /// Records that this process makes itself.
+    handover: Handover,
     losses: Losses,
-    /// Readable while a record or a reading waits.
+    /// Readable while a record waits.
     any: OwnedFd,
 }
 
@@ -29,9 +29,9 @@ impl Rings {
     /// The rings of these probes. Make one only.
     pub fn new(probes: &Probes) -> Result<Self, ProbeError> {
         let rings = probes.rings()?;
-        let aggregates = probes.aggregates();
-        let any = watch(&rings, &aggregates).map_err(|source| ProbeError::Epoll { source })?;
-        Ok(Self { in_order: rings, aggregates, losses: probes.losses(), any })
+        let handover = probes.handover();
+        let any = watch(&rings, &handover).map_err(|source| ProbeError::Epoll { source })?;
+        Ok(Self { in_order: rings, handover, losses: probes.losses(), any })
     }
 }
 
@@ -40,12 +40,12 @@ fn time(record: &[u8]) -> u64 {
     record.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
-fn watch(rings: &[Ring], aggregates: &Aggregates) -> io::Result<OwnedFd> {
+fn watch(rings: &[Ring], handover: &Handover) -> io::Result<OwnedFd> {
     let any = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for ring in rings {
         epoll::add(&any, ring, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     }
-    epoll::add(&any, aggregates, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    epoll::add(&any, handover, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     Ok(any)
 }
 
@@ -81,7 +81,7 @@ impl Source for Rings {
         }
         let [_, urgent, _] = &self.in_order;
         drained.holds_urgent = urgent.holds();
-        drained.items += self.aggregates.drain(until, each);
+        drained.items += self.handover.drain(until, each);
         drained
     }
 
@@ -105,11 +105,12 @@ impl Source for Rings {
     }
 
     fn has_unfinished(&self) -> bool {
-        self.in_order.iter().any(Ring::has_unread) || self.aggregates.has_unread()
+        self.in_order.iter().any(Ring::has_unread) || self.handover.has_unread()
     }
 
     fn losses(&mut self, each: &mut impl FnMut(u16, Cause, u64)) {
-        self.losses.read(each);
+        self.losses.read(&mut *each);
+        self.handover.losses(each);
     }
 
     fn is_live(&self) -> bool {

@@ -72,6 +72,8 @@ fn info(object: BorrowedFd<'_>, found: &mut [u64]) -> io::Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum CgroupHook {
+    /// A packet leaves.
+    Egress = 1,
     /// `bind` of an IPv4 address.
     Bind4 = 8,
     /// `bind` of an IPv6 address.
@@ -84,6 +86,14 @@ pub enum CgroupHook {
     Sendmsg4 = 14,
     /// Sending by UDP to an IPv6 address.
     Sendmsg6 = 15,
+    /// Receiving by UDP from an IPv4 address.
+    Recvmsg4 = 19,
+    /// Receiving by UDP from an IPv6 address.
+    Recvmsg6 = 20,
+    /// `getpeername` of an IPv4 address.
+    Getpeername4 = 29,
+    /// `getpeername` of an IPv6 address.
+    Getpeername6 = 30,
 }
 
 /// The part of `union bpf_attr` for making links to cgroups.

@@ -6,13 +6,11 @@
 //! can also be had at once, by whoever is about to let a subscriber in or out, so that what happened so
 //! far goes to those who were there. Nothing is lost between two readings, however far they are apart.
 
-mod record;
 mod syscalls;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -21,14 +19,13 @@ use std::{
 use aya::Ebpf;
 
 use super::family::Sized;
-use crate::{clock, plan::Pace, source::Item, waker::Waker};
+use crate::{
+    plan::Pace,
+    source::{Handover, records::Records},
+};
 
-use record::Records;
 use syscalls::Syscalls;
 
-/// Readings that wait for the reader. When it does not take them the next one is put off: then it has
-/// the sum of both.
-const MOST_READINGS: usize = 4;
 /// Most memory of a map whose size grows with the number of CPUs.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -45,22 +42,14 @@ fn cpus() -> io::Result<usize> {
     })
 }
 
-/// All that was counted between two ticks.
-struct Reading {
-    kind: u16,
-    time: u64,
-    records: Records,
-}
-
-/// Both ends: the maps that are read, and the readings that wait. Cheap to clone.
+/// The maps that are read, and where the readings go. Cheap to clone.
 #[derive(Clone)]
 pub struct Aggregates(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
-    readings: Mutex<VecDeque<Reading>>,
-    waker: Waker,
+    handover: Handover,
 }
 
 #[derive(Default)]
@@ -82,13 +71,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Aggregates {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(Inner {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            readings: Mutex::default(),
-            waker: Waker::new()?,
-        })))
+    pub(super) fn new(handover: Handover) -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), changed: Condvar::new(), handover }))
     }
 
     /// From now on the maps of this object are read, too.
@@ -150,11 +134,7 @@ impl Aggregates {
         if let Err(error) = table.maps.read(&mut records) {
             tracing::error!(%error, "the maps of an aggregated kind cannot be read");
         }
-        let mut readings = lock(&self.0.readings);
-        // Stamped while the reader cannot look: so it never sees a later time first.
-        readings.push_back(Reading { kind, time: clock::monotonic_ns(), records });
-        drop(readings);
-        self.0.waker.wake();
+        self.0.handover.put_reading(kind, records);
     }
 
     /// The thread.
@@ -166,7 +146,7 @@ impl Aggregates {
             for (&kind, table) in tables.iter_mut().filter(|(_, table)| table.due <= now) {
                 let every = every(pace, kind);
                 table.due = (table.due + every).max(now + every / 2);
-                if lock(&self.0.readings).len() < MOST_READINGS {
+                if self.0.handover.has_room_for_reading() {
                     self.read_table(kind, table);
                 }
             }
@@ -186,42 +166,6 @@ impl Aggregates {
     pub(super) fn end(&self) {
         lock(&self.0.state).is_over = true;
         self.0.changed.notify_all();
-    }
-
-    /// Hands out the readings up to this time; says how many records that were.
-    pub fn drain(&self, until: u64, each: &mut impl FnMut(Item<'_>)) -> usize {
-        let mut records = 0;
-        loop {
-            let mut readings = lock(&self.0.readings);
-            if readings.front().is_none_or(|reading| reading.time > until) {
-                if readings.is_empty() {
-                    self.0.waker.reset();
-                }
-                return records;
-            }
-            let Some(Reading { kind, time, records: mut found }) = readings.pop_front() else {
-                return records;
-            };
-            drop(readings);
-            found.each(time, |record| {
-                records += 1;
-                each(Item::Record(record));
-            });
-            each(Item::Tick(kind, time));
-        }
-    }
-
-    /// Whether readings wait.
-    #[must_use]
-    pub fn has_unread(&self) -> bool {
-        !lock(&self.0.readings).is_empty()
-    }
-}
-
-/// Readable while readings wait.
-impl AsFd for Aggregates {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.waker.fd()
     }
 }
 

@@ -18,11 +18,11 @@ use tipstaff_events::{
     catalogue::{SyscallStats, syscall_stats},
 };
 
-use super::{
-    cpus,
-    record::{HEADER, Records},
+use super::cpus;
+use crate::{
+    source::records::{HEADER, Records},
+    sys::bpf::Table,
 };
-use crate::sys::bpf::Table;
 
 type Fast<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 

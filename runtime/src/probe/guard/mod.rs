@@ -215,7 +215,7 @@ fn word(mode: GuardMode) -> u64 {
 const CGROUP2: u64 = 0x6367_7270;
 
 /// The directory of a cgroup, which must be of the v2 hierarchy.
-fn open(cgroup: &Path) -> Result<File, String> {
+pub(super) fn open(cgroup: &Path) -> Result<File, String> {
     let directory = File::open(cgroup).map_err(|error| error.to_string())?;
     let found = rustix::fs::fstatfs(&directory).map_err(|error| error.to_string())?;
     if u64::try_from(found.f_type) == Ok(CGROUP2) {
