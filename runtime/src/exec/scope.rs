@@ -19,7 +19,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use crate::{escape, resolver};
+use crate::{escape, mountinfo};
 
 /// The folder of our cgroups.
 const FOLDER: &str = "tipstaff";
@@ -85,7 +85,7 @@ impl Scope {
     /// Makes a cgroup that nobody is in. Removes those of ours that nobody uses any more and that are
     /// empty; `left` is told of those where processes are left.
     pub fn make(left: impl FnMut(&Path, &[Process])) -> Result<Self, ScopeError> {
-        let mount = resolver::unified().ok_or(ScopeError::NoHierarchy)?;
+        let mount = mountinfo::cgroup_v2().map_err(|_| ScopeError::NoHierarchy)?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         Self::make_in(&anchor(&mount, Path::new(own)).join(FOLDER), left)
@@ -336,7 +336,8 @@ mod tests {
 
     /// A folder of cgroups for this test; `None` where it cannot be had.
     fn folder(test: &str) -> Option<PathBuf> {
-        let Some(mount) = resolver::unified().filter(|_| rustix::process::geteuid().is_root())
+        let Some(mount) =
+            mountinfo::cgroup_v2().ok().filter(|_| rustix::process::geteuid().is_root())
         else {
             eprintln!("SKIPPED {test}: needs root and a cgroup v2 hierarchy");
             return None;

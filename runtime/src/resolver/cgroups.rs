@@ -77,15 +77,6 @@ impl Cgroups {
     }
 }
 
-/// Where the v2 hierarchy is mounted.
-#[must_use]
-pub fn unified() -> Option<PathBuf> {
-    let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    mounts_in(&mounts)
-        .into_iter()
-        .find_map(|(make, path)| matches!(make(0), CgroupId::V2(_)).then_some(path))
-}
-
 /// Makes the id of a cgroup of one hierarchy.
 type Make = fn(u64) -> CgroupId;
 

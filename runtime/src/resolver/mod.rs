@@ -6,8 +6,6 @@ mod cgroups;
 mod proc;
 mod users;
 
-pub use cgroups::unified;
-
 use std::{
     collections::HashSet,
     thread::{self, JoinHandle},
