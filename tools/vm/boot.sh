@@ -6,7 +6,7 @@
 set -euo pipefail
 
 kernel=$1 initramfs=$2 directory=$3 machine=$4
-limit=${VM_TIMEOUT:-600} # seconds; what it takes when the host is busy
+limit=${VM_TIMEOUT:-900} # seconds; what it takes when the host is busy
 mkdir -p "$directory"
 log=$directory/$machine.log console=$directory/$machine.console
 rm -f "$log" "$console"
