@@ -22,6 +22,7 @@ use tipstaff_runtime::{
         Ended, ExecError, Identity, Keeper, NotStarted, OnDeath, Process, Scope, StandIn,
         Supervisor, leave_descriptors_to_the_command, named,
     },
+    guard::Mode,
     outcome::{AgentMetrics, Alerts, Metrics},
     sink::{
         Style, Totals,
@@ -145,7 +146,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let counts = Arc::new(AgentMetrics::default());
     let metrics = Metrics::new(config.metrics.idle_expiry);
     let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
-    let charge = Charge { command: Some(scope.path().to_owned()), ..Charge::default() };
+    // Whatever the configuration says: nothing keeps guards yet if this process dies.
+    let charge = Charge {
+        command: Some(scope.path().to_owned()),
+        mode: Some(Mode::Observe),
+        ..Charge::default()
+    };
     let agent = Agent::start(config, Arc::clone(&counts), metrics.clone(), alerts, &charge)?;
     let kinds = agent.kinds().clone();
     let (orders, ordered) = unbounded();
