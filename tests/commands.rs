@@ -9,7 +9,6 @@ use std::{
 };
 
 use court::{build, guest::guest, root};
-use tipstaff_runtime::policy::{Compiler, Refusal, Workshop};
 
 const TIPSTAFF: &str = env!("CARGO_BIN_EXE_tipstaff");
 
@@ -63,42 +62,6 @@ fn inspect_of_a_text_file_is_one_clear_error() {
         text(&output.stderr),
         "tipstaff: Cargo.toml: is a text file, expected a compiled WebAssembly component or module\n"
     );
-}
-
-#[test]
-fn the_compiler_child_fills_the_cache_and_is_not_needed_again() {
-    let cache = tempfile::tempdir().unwrap();
-    let policy = build("exec-audit");
-    let compiler =
-        |program: &str| Compiler::new(cache.path(), Workshop::Child(program.into())).unwrap();
-    let first = compiler(TIPSTAFF).load(&policy).unwrap();
-    let second = compiler("/nonexistent").load(&policy).unwrap();
-    assert_eq!(first.manifest, second.manifest);
-    assert_eq!(first.digest, second.digest);
-}
-
-#[test]
-fn what_the_compiler_child_refuses_is_told_as_it_is() {
-    let cache = tempfile::tempdir().unwrap();
-    let compiler = Compiler::new(cache.path(), Workshop::Child(TIPSTAFF.into())).unwrap();
-    let load = |bytes: &[u8]| compiler.load_bytes(Path::new("p.wasm"), bytes).err().unwrap();
-    let endless = guest("endless", include_str!("hostile/loops-in-describe.wat"));
-    let error = load(&endless).to_string();
-    assert!(error.starts_with("p.wasm: `describe` failed: it ran for "), "{error}");
-    assert!(
-        load(&wat::parse_str("(module)").unwrap())
-            .to_string()
-            .contains("core module without the metadata")
-    );
-}
-
-#[test]
-fn a_compiler_that_dies_is_a_refusal() {
-    let cache = tempfile::tempdir().unwrap();
-    let compiler = Compiler::new(cache.path(), Workshop::Child("/bin/false".into())).unwrap();
-    let error = compiler.load_bytes(Path::new("p.wasm"), &guest("hand-made", "")).err().unwrap();
-    assert!(matches!(error.reason, Refusal::Compiler(_)), "{error}");
-    assert!(error.to_string().contains("exit status: 1"), "{error}");
 }
 
 #[test]

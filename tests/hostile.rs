@@ -18,7 +18,7 @@ use std::{
 
 use court::{
     Court, build,
-    guest::{guest, guest_with, hostile, larger},
+    guest::{bomb, guest, guest_with, hostile, larger},
     root,
 };
 use support::{
@@ -145,7 +145,7 @@ fn made() -> Vec<(&'static str, Vec<u8>, Then, &'static str)> {
         ),
         (
             "takes-minutes-to-compile",
-            endless_compile(),
+            bomb("takes-minutes-to-compile"),
             Refused,
             "could not be compiled: the compiler ended with signal: ",
         ),
@@ -156,29 +156,6 @@ fn huge(size: usize) -> Vec<u8> {
     let mut bytes = b"\0asm\x01\0\0\0".to_vec();
     bytes.resize(size, 0);
     bytes
-}
-
-/// A function whose values all live until its end, across as many branches: what a compiler does with
-/// it grows with the square of its size.
-fn endless_compile() -> Vec<u8> {
-    use std::fmt::Write as _;
-    let (values, branches) = (3_000, 20_000);
-    let mut text = String::from("(func (export \"slow\") (param i64) (result i64)\n");
-    for n in 0..values {
-        let _ = writeln!(text, "(local $v{n} i64)");
-    }
-    for n in 0..branches {
-        let (to, from) = (n * 7 % values, n * 13 % values);
-        let _ = writeln!(
-            text,
-            "(if (i64.lt_u (local.get $v{from}) (local.get 0)) (then (local.set $v{to} (i64.add (local.get $v{from}) (local.get 0)))))"
-        );
-    }
-    for n in 0..values {
-        let _ = writeln!(text, "(local.set 0 (i64.xor (local.get 0) (local.get $v{n})))");
-    }
-    text += "local.get 0)";
-    guest("takes-minutes-to-compile", &text)
 }
 
 /// Lines of the agent's log, as they come.

@@ -70,7 +70,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(args),
             Self::Test(args) => test::run(args),
             Self::New(args) => new::run(args),
-            Self::Compile(args) => compile::run(args),
+            Self::Compile(args) => compile::run(&args),
             Self::Canary(args) => canary::run(&args),
             Self::ExecKeeper(args) => exec_keeper::run(args),
             Self::ExecStandIn(args) => exec_stand_in::run(args),

@@ -43,11 +43,11 @@ mod slot;
 mod succession;
 mod ticker;
 
-pub use compile::Workshop;
+pub use compile::{CompileLimits, Workshop};
 pub use counts::Numbers;
 pub use error::{CallError, LoadError, Reason, Refusal};
 pub use file::{Digest, MAX_FILE};
-pub use host::Outcome;
+pub use host::{Outcome, wasi::interface as wasi};
 pub use inspect::{Inspection, ManifestFrom, inspect, inspect_bytes};
 pub use life::{Generation, Life};
 pub use limits::Limits;

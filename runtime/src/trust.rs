@@ -173,12 +173,17 @@ impl Trust {
         Self { owners }
     }
 
-    /// Reads a file of at most `max` bytes.
-    pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>, TrustError> {
+    /// Opens a file for reading.
+    pub fn file(&self, path: &Path) -> Result<File, TrustError> {
         let (fd, stat) = self.open(path)?;
         expect(path, &stat, FileType::RegularFile)?;
+        Ok(File::from(fd))
+    }
+
+    /// Reads a file of at most `max` bytes.
+    pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>, TrustError> {
         let mut bytes = Vec::new();
-        let taken = File::from(fd).take(max + 1).read_to_end(&mut bytes);
+        let taken = self.file(path)?.take(max + 1).read_to_end(&mut bytes);
         taken.map_err(|error| TrustError::io(path, "read", error))?;
         if bytes.len() as u64 > max {
             return Err(TrustError::Long { path: path.to_owned(), max });

@@ -144,3 +144,25 @@ fn escaped(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// A function whose values all live until its end, across as many branches: what a compiler does with
+/// it grows with the square of its size.
+pub fn bomb(name: &str) -> Vec<u8> {
+    let (values, branches) = (3_000, 20_000);
+    let mut text = String::from("(func (export \"slow\") (param i64) (result i64)\n");
+    for n in 0..values {
+        let _ = writeln!(text, "(local $v{n} i64)");
+    }
+    for n in 0..branches {
+        let (to, from) = (n * 7 % values, n * 13 % values);
+        let _ = writeln!(
+            text,
+            "(if (i64.lt_u (local.get $v{from}) (local.get 0)) (then (local.set $v{to} (i64.add (local.get $v{from}) (local.get 0)))))"
+        );
+    }
+    for n in 0..values {
+        let _ = writeln!(text, "(local.set 0 (i64.xor (local.get 0) (local.get $v{n})))");
+    }
+    text += "local.get 0)";
+    guest(name, &text)
+}

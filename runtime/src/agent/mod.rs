@@ -35,6 +35,7 @@ use crate::{
     probe::{ProbeError, Probes, RingSizes},
     reader::Reader,
     source::Rings,
+    sys,
     trust::TrustError,
 };
 
@@ -147,6 +148,7 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let mut config = config;
         config.agent.mode = charge.mode.unwrap_or(config.agent.mode);
+        sys::memory::keep_little();
         let command = charge.command.as_ref().map(fs::metadata).transpose()?;
         let scope = command.map(|directory| directory.ino());
         let mut probes = Probes::open_within(RingSizes::default(), scope)?;
@@ -157,8 +159,7 @@ impl Agent {
         let kinds = own_kinds(&config, &mut probes)?;
         let reader = Reader::start(Rings::new(&probes)?, &kinds, Arc::clone(&counts), Vec::new())?;
         let cache = &config.agent.cache_dir;
-        // Not by its path: the file may be another one when the first policy comes.
-        let compiler = Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?;
+        let compiler = Compiler::new(cache, Workshop::this_program(config.compiler))?;
         let (desk, told) = Desk::new(charge.command.is_some());
         let outcome = Outcome::new(metrics.clone(), alerts, counts).with_desk(desk);
         let guards = Guards::new(&config, charge, outcome.clone())?;
@@ -289,6 +290,7 @@ impl Agent {
             ("agent.policies", old.agent.policies != new.agent.policies),
             ("agent.state_dir", old.agent.state_dir != new.agent.state_dir),
             ("agent.cache_dir", old.agent.cache_dir != new.agent.cache_dir),
+            ("compiler", old.compiler != new.compiler),
             ("metrics", old.metrics != new.metrics),
             (
                 "probe",
@@ -307,6 +309,7 @@ impl Agent {
                 latency: new.agent.latency,
                 ..self.config.agent.clone()
             },
+            compiler: self.config.compiler,
             metrics: self.config.metrics,
             probes: self.config.probes.clone(),
             ..new

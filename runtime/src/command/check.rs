@@ -88,7 +88,7 @@ impl<'a> Check<'a> {
         }
         Ok(Self {
             config,
-            compiler: Compiler::new(cache, Workshop::Child("/proc/self/exe".into()))?,
+            compiler: Compiler::new(cache, Workshop::this_program(config.compiler))?,
             outcome: Outcome::new(metrics, alerts, counts),
             kinds: Kinds::with(own),
             unknown,

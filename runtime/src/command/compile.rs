@@ -1,25 +1,30 @@
 //! `tipstaff compile`: the agent's compiler child. Not for people, hence hidden.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use tipstaff_runtime::policy::compile;
+use tipstaff_runtime::policy::{CompileLimits, compile};
 
-/// Compile a policy, with few resources and no rights
+/// Compile a policy from standard input, with few resources and no rights
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub struct Args {
-    /// Empty folder for what it makes
-    #[arg(long, value_name = "DIR")]
-    into: PathBuf,
-    /// The policy; `-` for standard input
-    file: PathBuf,
+    /// Processor time that it may take
+    #[arg(long, value_name = "SECONDS")]
+    cpu: u64,
+    /// Memory that it may take
+    #[arg(long, value_name = "BYTES")]
+    memory: u64,
 }
 
-/// Compiles, and prints one line of JSON.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { into, file } = args;
-    compile::child(&into, &file)
-        .with_context(|| format!("cannot compile into {}", into.display()))?;
+/// Compiles, and prints one line of JSON and the compiled code.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Args { cpu, memory } = *args;
+    compile::child(&CompileLimits {
+        cpu: Duration::from_secs(cpu),
+        memory,
+        ..CompileLimits::default()
+    })
+    .context("cannot compile")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! `tipstaff inspect`: what a policy's file says of itself.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -13,7 +14,7 @@ use tipstaff_runtime::{
     escape,
     guard::Grant,
     manifest::{Ask, Manifest, Setting, Subscription},
-    policy::{self, Compiler, Inspection, ManifestFrom, Workshop},
+    policy::{self, CompileLimits, Compiler, Inspection, ManifestFrom, Workshop},
 };
 
 use super::Format;
@@ -41,7 +42,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         // Nobody is going to run it, so that nothing is kept.
         let cache = tempfile::tempdir()
             .map_err(|error| policy::LoadError { path: path.to_owned(), reason: error.into() })?;
-        Compiler::new(cache.path(), Workshop::this_program())?.load_bytes(path, bytes)
+        Compiler::new(cache.path(), Workshop::this_program(CompileLimits::default()))?
+            .load_bytes(path, bytes)
     })?;
     let mut out = io::stdout().lock();
     match format {
@@ -64,7 +66,21 @@ fn text(inspection: &Inspection, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  manifest      {from}")?;
     writeln!(out, "  size          {size} bytes")?;
     writeln!(out, "  digest        {digest}")?;
-    writeln!(out, "  capabilities  {}", list(imports))?;
+    let (wasi, own): (Vec<_>, Vec<_>) =
+        imports.iter().cloned().partition(|import| policy::wasi(import).is_some());
+    writeln!(out, "  capabilities  {}", list(&own))?;
+    if !wasi.is_empty() {
+        // Twenty-five interfaces say nothing more than that.
+        let packages: BTreeSet<_> =
+            wasi.iter().filter_map(|import| policy::wasi(import)?.split('/').next()).collect();
+        let packages: Vec<_> = packages.into_iter().collect();
+        writeln!(
+            out,
+            "                wasi:* (closed: clocks, random numbers, output to the log; {} interfaces of {})",
+            wasi.len(),
+            packages.join(", ")
+        )?;
+    }
     writeln!(out, "  exports       {}", list(exports))?;
     let grants: Vec<_> =
         policy::grants(imports).map(|grant| format!("{:?}", grant.name())).collect();

@@ -117,8 +117,8 @@ fn plans(config: &Config, kinds: &Kinds) -> anyhow::Result<Vec<Planned>> {
     let counts = Arc::new(AgentMetrics::default());
     let (alerts, _) = Alerts::new(1, Arc::clone(&counts));
     let outcome = Outcome::new(Metrics::new(Duration::from_hours(1)), alerts, counts);
-    let compiler =
-        Compiler::new(&config.agent.cache_dir, Workshop::Child("/proc/self/exe".into()))?;
+    let workshop = Workshop::this_program(config.compiler);
+    let compiler = Compiler::new(&config.agent.cache_dir, workshop)?;
     files.iter().map(|path| planned(path, config, kinds, &compiler, &outcome)).collect()
 }
 

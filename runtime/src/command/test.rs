@@ -23,7 +23,7 @@ use tipstaff_runtime::{
         Value as Number,
     },
     plan,
-    policy::{Compiler, Configured, Limits, Loaded, Outcome, Pool, Workshop},
+    policy::{CompileLimits, Compiler, Configured, Limits, Loaded, Outcome, Pool, Workshop},
     reader::{Reader, Subscriber},
     source::jsonl::Jsonl,
 };
@@ -63,7 +63,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { policy, cases, format } = args;
     let found = find::find(&policy, cases).map_err(Usage::of)?;
     let cache = tempfile::tempdir().context("cannot make a directory for compiled code")?;
-    let loaded = Compiler::new(cache.path(), Workshop::this_program())?.load(&found.policy)?;
+    let loaded = Compiler::new(cache.path(), Workshop::this_program(CompileLimits::default()))?
+        .load(&found.policy)?;
     let bless = env::var_os("BLESS").is_some_and(|value| value == "1");
     let mut out = io::stdout().lock();
     let mut failed = 0;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     document::{Key, Section},
     resolve::DEFAULT_FILE,
-    typed::{Agent, File, Guard, Limits, Metrics, Policy, Probe},
+    typed::{Agent, Compiler, File, Guard, Limits, Metrics, Policy, Probe},
 };
 
 /// The reference of the configuration, as Markdown.
@@ -24,6 +24,7 @@ pub fn reference() -> String {
     );
     for (header, about, keys) in [
         ("[agent]", Agent::ABOUT, Agent::keys()),
+        ("[compiler]", Compiler::ABOUT, Compiler::keys()),
         ("[metrics]", Metrics::ABOUT, Metrics::keys()),
         ("[guard]", Guard::ABOUT, Guard::keys()),
         ("[limits]", Limits::ABOUT, Limits::keys()),

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     guard::{Grant, Mode, OnQuarantine, Rule, Strength},
     kind::Kinds,
-    policy::Limits,
+    policy::{CompileLimits, Limits},
 };
 
 /// Where the file is looked for if none is named.
@@ -33,6 +33,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// See [`typed::Agent`].
     pub agent: Agent,
+    /// See [`typed::Compiler`].
+    pub compiler: CompileLimits,
     /// See [`typed::Metrics`].
     pub metrics: Metrics,
     /// See [`typed::Guard`].
@@ -235,9 +237,10 @@ impl Config {
         flags: &Flags,
     ) -> Result<Self, Problems> {
         let mut problems = Problems(Vec::new());
-        let typed::File { agent, metrics, guard, limits, probe, policy } = typed;
+        let typed::File { agent, compiler, metrics, guard, limits, probe, policy } = typed;
         let limits = limits_with(&Limits::default(), value(limits));
         let agent = Agent::default().with(value(agent), file, flags);
+        let compiler = compiler_with(CompileLimits::default(), value(compiler));
         let metrics = Metrics::default().with(value(metrics), file, flags.metrics, &mut problems);
         let guard = Guard::default().with(value(guard));
         let probes = probes(value(probe), file, &mut problems);
@@ -277,7 +280,16 @@ impl Config {
             problems.0.sort_by_key(|problem| problem.line);
             return Err(problems);
         }
-        Ok(Self { file: file.map(Path::to_owned), agent, metrics, guard, limits, probes, policies })
+        Ok(Self {
+            file: file.map(Path::to_owned),
+            agent,
+            compiler,
+            metrics,
+            guard,
+            limits,
+            probes,
+            policies,
+        })
     }
 }
 
@@ -358,6 +370,16 @@ impl Metrics {
         }
         let idle_expiry = idle_expiry.map_or(self.idle_expiry, |at| at.value.0);
         Self { listen, asked: asked.is_some(), idle_expiry }
+    }
+}
+
+fn compiler_with(limits: CompileLimits, typed: typed::Compiler) -> CompileLimits {
+    let typed::Compiler { cpu, memory } = typed;
+    let cpu = cpu.map(|at| at.value.0);
+    CompileLimits {
+        cpu: cpu.unwrap_or(limits.cpu),
+        wall: cpu.map_or(limits.wall, |cpu| cpu * 10),
+        memory: memory.map_or(limits.memory, |at| at.value.0),
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     guard::{Grant, OnQuarantine, Strength},
     manifest::{Manifest, Setting, SettingType},
-    policy::Limits,
+    policy::{CompileLimits, Limits},
 };
 
 fn config(text: &str) -> Config {
@@ -35,6 +35,7 @@ fn the_defaults_of_the_reference_are_the_defaults() {
     let mut text = String::new();
     for (header, keys) in [
         ("agent", <typed::Agent as document::Section>::keys()),
+        ("compiler", <typed::Compiler as document::Section>::keys()),
         ("metrics", <typed::Metrics as document::Section>::keys()),
         ("guard", <typed::Guard as document::Section>::keys()),
         ("limits", <typed::Limits as document::Section>::keys()),
@@ -75,6 +76,9 @@ fn every_key_is_read() {
         cache_dir = "/c"
         state_dir = "/s"
         latency = "5ms"
+        [compiler]
+        cpu = "1m"
+        memory = "2GiB"
         [metrics]
         listen = "0.0.0.0:1"
         allow_remote = true
@@ -129,10 +133,13 @@ fn every_key_is_read() {
             latency: Duration::from_millis(5),
         }
     );
+    let (cpu, wall) = (Duration::from_mins(1), Duration::from_mins(10));
+    let compiler = CompileLimits { cpu, wall, memory: 2 << 30 };
+    assert_eq!(config.compiler, compiler);
     assert_eq!(config.metrics.listen, Listen::On("0.0.0.0:1".parse().unwrap()));
     assert_eq!(config.metrics.idle_expiry, Duration::from_mins(90));
     let attach = Attach::Tracepoint { category: "block".into(), name: "block_rq_complete".into() };
-    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 17 }]);
+    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 20 }]);
     let policy = config.policy("my-policy");
     assert_eq!(
         policy.digest,

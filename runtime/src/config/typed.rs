@@ -25,6 +25,9 @@ section! {
         /// The agent itself.
         #[default("")]
         pub agent: Agent,
+        /// What compiling one policy's file may take.
+        #[default("")]
+        pub compiler: Compiler,
         /// Where metrics are served.
         #[default("")]
         pub metrics: Metrics,
@@ -70,6 +73,19 @@ section! {
         /// How long an event may wait for others to be handed to a policy with it.
         #[default("\"100ms\"")]
         pub latency: Time<1, { 10 * SECOND }>,
+    }
+}
+
+section! {
+    /// What compiling one policy's file may take. It is done once for each file, in a process of its own
+    /// that has no rights; a file that takes more does not load.
+    pub struct Compiler {
+        /// Processor time, rounded up to whole seconds; and ten times that in wall time.
+        #[default("\"30s\"")]
+        pub cpu: Time<SECOND, { 3600 * SECOND }>,
+        /// Memory.
+        #[default("\"1GiB\"")]
+        pub memory: Size<{ 64 * MIB }, { 64 * GIB }>,
     }
 }
 

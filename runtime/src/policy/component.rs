@@ -43,9 +43,9 @@ pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Wall time of `describe`. Much, because the compiler child has a low priority.
-const DESCRIBE_WALL: Duration = Duration::from_secs(20);
+const DESCRIBE_WALL: Duration = Duration::from_mins(1);
 
-/// Compiles a component, or takes it from the cache.
+/// Compiles a component.
 pub fn compile(clocked: &Clocked, component: &[u8]) -> Result<Component, Refusal> {
     Component::from_binary(clocked.engine(), component)
         .map_err(|error| Refusal::Component(format!("could not be compiled: {error:#}")))

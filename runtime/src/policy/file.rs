@@ -3,10 +3,11 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Refusal;
@@ -19,7 +20,7 @@ const MAGIC: &[u8] = b"\0asm";
 const SECTION: &str = "tipstaff:manifest";
 
 /// SHA-256 of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -27,6 +28,22 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Copies what can be read. The digest of what was copied.
+    pub fn of_copy(mut from: impl Read, mut to: impl Write) -> io::Result<Self> {
+        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 << 10]);
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hasher.finalize().into())),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    to.write_all(&buffer[..read])?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// In hexadecimal, without the algorithm's name.
@@ -53,14 +70,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The same for a file that is open already.
-pub fn read_open(mut file: &File) -> Result<Vec<u8>, Refusal> {
+pub fn read_open(file: &File) -> Result<Vec<u8>, Refusal> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(Refusal::NotAFile);
     }
     let mut bytes = Vec::new();
     // The file may grow while it is read.
-    file.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     let size = u64::try_from(bytes.len()).map_err(io::Error::other)?;
     if size > MAX_FILE { Err(Refusal::TooLarge(metadata.len().max(size))) } else { Ok(bytes) }
 }

@@ -80,7 +80,7 @@ impl Compiler {
         };
         compile::directories(cache)
             .map_err(|error| LoadError { path: cache.to_owned(), reason: error.into() })?;
-        let clocked = Clocked::new(cache).map_err(unusable)?;
+        let clocked = Clocked::new().map_err(unusable)?;
         let linker = host::linker(clocked.engine()).map_err(unusable)?;
         Ok(Self { clocked, linker, cache: cache.to_owned(), workshop })
     }
@@ -109,15 +109,15 @@ impl Compiler {
                 "the manifest in the file's custom section is not the one that the policy tells; the latter counts"
             );
         }
-        let component = component::compile(&self.clocked, &prepared.component)?;
-        let (imports, exports) = component::interfaces(&self.clocked, &component);
+        let component = &prepared.component;
+        let (imports, exports) = component::interfaces(&self.clocked, component);
         check_imports(&imports)?;
         let unfit = |error: wasmtime::Error| {
             Refusal::Component(format!("does not fit this agent: {error:#}"))
         };
         let mut linker = self.linker.clone();
-        wasi::link(&mut linker, &component).map_err(unfit)?;
-        let program = Program::new(&self.clocked, &linker, &component).map_err(unfit)?;
+        wasi::link(&mut linker, component).map_err(unfit)?;
+        let program = Program::new(&self.clocked, &linker, component).map_err(unfit)?;
         Ok(Loaded {
             path: path.to_owned(),
             manifest,

@@ -2,7 +2,6 @@
 //! guest cannot run on for ever.
 
 use std::{
-    path::Path,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -11,12 +10,10 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, OptLevel};
 
 /// Time between two epochs: how late a deadline may be noticed.
 const EPOCH: Duration = Duration::from_millis(1);
-/// Soft limit of the cache of compiled code: room for dozens of Python policies.
-const CACHE_BYTES: u64 = 4 << 30;
 
 /// A Wasmtime engine whose epoch goes on while calls run. Cheap to clone.
 #[derive(Clone)]
@@ -34,28 +31,19 @@ struct Clock {
 }
 
 impl Clocked {
-    /// An engine that keeps compiled code in `cache`.
+    /// An engine.
     ///
-    /// The agent and its compiler child must use the same configuration, or the agent finds nothing
-    /// in the cache: hence one place for both.
-    pub fn new(cache: &Path) -> wasmtime::Result<Self> {
-        let mut cache_config = CacheConfig::new();
-        cache_config
-            .with_directory(cache.join("code"))
-            .with_files_total_size_soft_limit(CACHE_BYTES)
-            // What is there is known by its digest: it must not be compressed again.
-            .with_optimized_compression_usage_counter_threshold(u64::MAX);
+    /// The agent and its compiler child must use the same configuration, or the agent cannot use what
+    /// the child makes: hence one place for both.
+    pub fn new() -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config
-            .cache(Some(Cache::new(cache_config)?))
             .cranelift_opt_level(OptLevel::Speed)
             .epoch_interruption(true)
+            // Only debuggers of the agent want it; to register it reads all of it into memory.
+            .native_unwind_info(false)
             .wasm_memory64(false);
-        Self::with_config(&config)
-    }
-
-    fn with_config(config: &Config) -> wasmtime::Result<Self> {
-        let engine = Engine::new(config)?;
+        let engine = Engine::new(&config)?;
         let (hand_over, taken) = std::sync::mpsc::channel::<Weak<Clock>>();
         let thread = thread::Builder::new().name("epoch".to_owned()).spawn({
             let engine = engine.weak();

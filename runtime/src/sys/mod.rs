@@ -1,7 +1,8 @@
-//! Raw system calls that no safe library wraps: the only unsafe code of the runtime.
-#![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+//! Raw system calls that no safe library wraps, and compiled code: the only unsafe code of the runtime.
+#![expect(unsafe_code, reason = "no safe library does this; each block says why it is sound")]
 
 pub mod bpf;
+pub mod code;
 pub mod descriptors;
 pub mod exec;
 pub mod memory;

@@ -1,12 +1,8 @@
-//! The compiler child itself: `tipstaff compile --into DIR FILE`.
+//! The compiler child itself: `tipstaff compile`.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    path::Path,
-};
+use std::io::{self, Read as _, Write as _};
 
-use super::{Answer, COMPONENT, Said, confine::confine};
+use super::{Answer, CompileLimits, Said, confine::confine};
 use crate::policy::{
     component,
     error::Refusal,
@@ -14,33 +10,39 @@ use crate::policy::{
     ticker::Clocked,
 };
 
-/// Compiles the file (`-`: standard input) into an empty folder and writes one line of JSON. The
-/// error is one of the process or the folder, not of the file.
-pub fn run(folder: &Path, path: &Path) -> io::Result<()> {
-    // Afterwards nothing can be opened.
-    let mut input: Box<dyn io::Read> = match path {
-        path if path == Path::new("-") => Box::new(io::stdin()),
-        path => Box::new(File::open(path)?),
-    };
-    let unconfined = confine(folder)?;
+/// Compiles what it reads on standard input. Writes one line of JSON, and then the compiled code. The
+/// error is one of the process, not of the file.
+pub fn run(limits: &CompileLimits) -> io::Result<()> {
+    let unconfined = confine(limits)?;
     let mut bytes = Vec::new();
-    input.by_ref().take(MAX_FILE).read_to_end(&mut bytes)?;
-    let said = match make(folder, &bytes) {
-        Ok(manifest) => Said::Manifest(manifest),
-        Err(refusal) => Said::Refused(refusal.to_string()),
+    io::stdin().take(MAX_FILE).read_to_end(&mut bytes)?;
+    let (said, code) = match make(&bytes) {
+        Ok(Made { manifest, code }) => (Said::Manifest(manifest), code),
+        Err(refusal) => (Said::Refused(refusal.to_string()), Vec::new()),
     };
     let mut line = serde_json::to_string(&Answer { said, unconfined })?;
     line.push('\n');
-    io::stdout().write_all(line.as_bytes())
+    let mut out = io::stdout();
+    out.write_all(line.as_bytes())?;
+    out.write_all(&code)?;
+    out.flush()
 }
 
-/// Does the work: encodes, compiles into the folder, describes. What the policy says of itself.
-pub(super) fn make(folder: &Path, bytes: &[u8]) -> Result<String, Refusal> {
+/// What is made of a file.
+pub(super) struct Made {
+    /// What the policy says of itself.
+    pub manifest: String,
+    /// Compiled code, as Wasmtime writes it.
+    pub code: Vec<u8>,
+}
+
+/// Does the work: encodes, compiles, describes.
+pub(super) fn make(bytes: &[u8]) -> Result<Made, Refusal> {
+    let engine = |error: wasmtime::Error| Refusal::Engine(format!("{error:#}"));
     file::check_magic(bytes)?;
-    let clocked = Clocked::new(folder).map_err(|error| Refusal::Engine(format!("{error:#}")))?;
-    let encoded = component::encode(bytes)?;
-    let compiled = component::compile(&clocked, &encoded)?;
+    let clocked = Clocked::new().map_err(engine)?;
+    let compiled = component::compile(&clocked, &component::encode(bytes)?)?;
     let manifest = component::describe(&clocked, &compiled)?;
-    fs::write(folder.join(COMPONENT), &encoded)?;
-    Ok(manifest)
+    let code = compiled.serialize().map_err(engine)?;
+    Ok(Made { manifest, code })
 }

@@ -44,6 +44,7 @@ const STDERR: u32 = 2;
 struct NotHere(String);
 
 /// Name of the interface without package version, if it is one of this WASI: `cli/environment`.
+#[must_use]
 pub fn interface(import: &str) -> Option<&str> {
     let (interface, version) = import.strip_prefix("wasi:")?.split_once('@')?;
     let package = interface.split('/').next()?;
