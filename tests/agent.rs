@@ -287,7 +287,7 @@ fn a_policy_ends_when_the_configuration_does_not_allow_it_any_more() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let manifest = format!(
-        "# {}\nname = \"hand-made\"\nversion = \"1\"\n[[subscribe]]\nevent = \"exec\"\nfields = [\"uid:u32\"]\n",
+        "# {}\nname = \"hand-made\"\nversion = \"1\"\n[[subscribe]]\nevent = \"exec\"\nfields = [\"uid:u32\", \"path:text?\"]\n",
         "long ".repeat(500)
     );
     let mut agent = Agent::start(&[&by_hand(&directory, &manifest, "")], "");
@@ -303,12 +303,18 @@ fn a_policy_ends_when_the_configuration_does_not_allow_it_any_more() {
     assert_eq!(agent.entered("removed"), 0);
     let withdrawn = [
         ("deny_fields = [\"uid\"]".to_owned(), "is withheld by"),
+        // What is withdrawn ends it whatever else is wrong, be it of no need to the policy.
+        ("deny_fields = [\"uid\"]\nsettings.unknown = 1".to_owned(), "unknown"),
+        ("deny_fields = [\"path\"]\nsettings.unknown = 1".to_owned(), "unknown"),
         (format!("digest = [\"sha256:{}\"]", "0".repeat(64)), "its digest is"),
         ("limits.file = \"1KiB\"".to_owned(), "its limit is 1024"),
     ];
     for (times, (line, why)) in (1..).zip(withdrawn) {
         let said = agent.configure(&format!("[policy.hand-made]\n{line}\n"));
-        assert!(said.contains(why) && said.contains("does not allow it any more"), "{said}");
+        assert!(
+            said.contains(why) && said.contains("policy removed: the configuration "),
+            "{said}"
+        );
         assert!(!said.contains("goes on"), "{said}");
         assert_eq!(agent.entered("removed"), times);
         runs(&agent, 0);

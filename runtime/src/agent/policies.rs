@@ -63,6 +63,25 @@ struct Active {
     is_quarantined: bool,
 }
 
+impl Active {
+    /// Whether rows made under this section would have less in them, or cannot be made. Filters aside:
+    /// they say which rows there are.
+    fn loses(&self, section: &config::Policy, kinds: &Kinds) -> bool {
+        let name = &self.loaded.manifest.name;
+        let subscriptions = &self.running.manifest().subscriptions;
+        let rows = |section| plan::bind(name, subscriptions, kinds, &withheld(section));
+        match (rows(&self.section), rows(section)) {
+            (Ok(before), Ok(now)) => !now.makes_the_same_rows(&before),
+            _ => true,
+        }
+    }
+}
+
+/// The fields that a policy with this section does not get.
+fn withheld(section: &config::Policy) -> Vec<String> {
+    section.deny_fields.iter().map(ToString::to_string).collect()
+}
+
 /// What is there before anything is changed for a policy.
 struct Prepared {
     loaded: Loaded,
@@ -168,8 +187,15 @@ impl Policies {
         });
         for (name, loaded, has_other_limits) in changed.collect::<Vec<_>>() {
             let path = loaded.path.clone();
+            let section = config.policy(&name);
+            let kinds = self.sight.kinds();
+            let is_denied =
+                self.active.get(&name).is_some_and(|active| active.loses(&section, kinds));
             if let Err(error) = self.try_admit(loaded, config) {
-                if error.is_withdrawn(has_other_limits) {
+                // Whatever else is wrong, even if it is the policy that does not want to be replaced.
+                if is_denied {
+                    self.remove(&name, "the configuration withholds a field that it has");
+                } else if error.is_withdrawn(has_other_limits) {
                     self.remove(&name, "the configuration does not allow it any more");
                 }
                 self.refuse(path, &error);
@@ -376,9 +402,9 @@ impl Policies {
         self.guards.admit(name, member, self.sight.probes());
         let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
         generation.enters(Life::Configured, &"an instance took its settings");
-        let withheld: Vec<String> = section.deny_fields.iter().map(ToString::to_string).collect();
         let kinds = self.sight.kinds();
-        let mut plan = plan::bind(name, &configured.manifest.subscriptions, kinds, &withheld)
+        let subscriptions = &configured.manifest.subscriptions;
+        let mut plan = plan::bind(name, subscriptions, kinds, &withheld(&section))
             .map_err(|source| Refused::Plan { path: path(), source })?;
         section
             .filter
