@@ -5,113 +5,26 @@ mod court;
 
 use std::{
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Output},
     sync::Mutex,
     time::Duration,
 };
 
-use court::{Court, root};
-use tipstaff_runtime::policy::{Limits, Refusal};
-
-const TIPSTAFF: &str = env!("CARGO_BIN_EXE_tipstaff");
+use court::{
+    Court, batch, eventually,
+    language::{Language, built, new, tipstaff},
+    root,
+};
+use tipstaff_runtime::{
+    outcome::Severity,
+    policy::{Limits, Refusal},
+};
 
 /// Compilers take a core and half a gigabyte each.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-#[derive(Clone, Copy)]
-enum Language {
-    Python,
-    Javascript,
-}
-
-impl Language {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Javascript => "javascript",
-        }
-    }
-
-    /// Builds the policy in this folder.
-    fn build(self, folder: &Path) -> Output {
-        let mut command = match self {
-            Self::Python => {
-                let python = root().join("target/languages/python/bin/python");
-                assert!(python.exists(), "{} is missing: tools/setup.sh test", python.display());
-                let mut command = Command::new(python);
-                command.args(["-m", "tipstaff", "build"]);
-                command
-            }
-            Self::Javascript => {
-                // As `npm install` leaves it.
-                let installed = root().join("target/languages/javascript/node_modules");
-                assert!(
-                    installed.exists(),
-                    "{} is missing: tools/setup.sh test",
-                    installed.display()
-                );
-                let modules = folder.join("node_modules");
-                fs::create_dir_all(&modules).unwrap();
-                for entry in fs::read_dir(installed).unwrap() {
-                    let entry = entry.unwrap();
-                    let _ = symlink(entry.path(), modules.join(entry.file_name()));
-                }
-                let _ = symlink(root().join("sdk/javascript"), modules.join("tipstaff"));
-                let mut command = Command::new("node");
-                command.args(["node_modules/tipstaff/src/command.js", "build"]);
-                command
-            }
-        };
-        command.current_dir(folder);
-        without_network(&mut command);
-        command.output().unwrap()
-    }
-
-    /// Where its policy is written.
-    const fn source(self) -> &'static str {
-        match self {
-            Self::Python => "policy.py",
-            Self::Javascript => "policy.js",
-        }
-    }
-}
-
-/// Whoever asks for the network gets an error at once.
-fn without_network(command: &mut Command) {
-    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env(name, "http://127.0.0.1:9");
-    }
-}
-
 fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
-}
-
-fn tipstaff(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(TIPSTAFF).args(arguments).current_dir(folder).output().unwrap()
-}
-
-/// A new policy `shells`, and the folder that holds it.
-fn new(language: Language) -> (tempfile::TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let sdk = root().join("sdk").join(language.name());
-    let output = tipstaff(
-        &["new", "shells", "--lang", language.name(), "--sdk", sdk.to_str().unwrap()],
-        directory.path(),
-    );
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let folder = directory.path().join("shells");
-    (directory, folder)
-}
-
-fn built(language: Language, folder: &Path) -> PathBuf {
-    let output = language.build(folder);
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    let file = folder.join("build/shells.wasm");
-    assert_eq!(Path::new(text(&output.stdout).trim()).file_name(), file.file_name());
-    file
 }
 
 /// A new policy builds, passes its case, and shows its manifest without being run.
@@ -145,19 +58,111 @@ fn a_new_policy_in_javascript_builds_and_its_case_passes() {
     a_new_policy_works(Language::Javascript);
 }
 
+/// A policy of `tests/languages`, built in this folder.
+fn copied(language: Language, name: &str, folder: &Path) -> PathBuf {
+    for file in [language.project(), language.source()] {
+        fs::copy(root().join("tests/languages").join(name).join(file), folder.join(file)).unwrap();
+    }
+    let output = language.build(folder);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    folder.join(format!("build/{name}.wasm"))
+}
+
+/// All that an SDK has, in one policy, of which the same is expected in each language: kinds, types and
+/// conditions, sums, settings, all metrics, alerts, log, ticks, state, windows, losses, hand-over.
+fn all_of_the_sdk_works(language: Language) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    let file = copied(language, "whole", folder);
+    let cases = folder.join("cases");
+    fs::create_dir(&cases).unwrap();
+    for case in ["all.jsonl", "all.expected.jsonl", "all.settings.toml"] {
+        fs::copy(root().join("tests/languages/whole/cases").join(case), cases.join(case)).unwrap();
+    }
+    let output = tipstaff(&["-v", "test", "."], folder);
+    let log = text(&output.stderr);
+    assert!(output.status.success(), "{}{log}", text(&output.stdout));
+    for line in [
+        r#"60,0.5,true,["x","y z"],[1,-2]] policy=whole"#,
+        "info    information policy=whole",
+        "warning a warning policy=whole",
+        "error   an error policy=whole",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    let output = tipstaff(&["inspect", "build/whole.wasm"], folder);
+    let said = text(&output.stdout);
+    assert!(said.contains("subscribes to syscall_stats, every 2s\n"), "{said}");
+    assert!(said.contains("subscribes to of_a_newer_agent (if there is such a kind)\n"), "{said}");
+    assert!(said.contains("    where result < 0 and path ^= /etc/\n"), "{said}");
+    // Python's components import all of WASI, which is one line, and each by its name for programs.
+    let wasi: Vec<_> = said.lines().filter(|line| line.contains("wasi:")).collect();
+    let json = tipstaff(&["inspect", "--format", "json", "build/whole.wasm"], folder);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let imports = json["imports"].as_array().unwrap();
+    let imported =
+        imports.iter().filter(|name| name.as_str().unwrap().starts_with("wasi:")).count();
+    match language {
+        Language::Python => {
+            assert_eq!(wasi.len(), 1, "{said}");
+            assert!(
+                wasi[0].trim().starts_with("wasi:* (closed: clocks, random numbers,"),
+                "{said}"
+            );
+            assert!(wasi[0].contains(&format!("; {imported} interfaces of ")), "{said}");
+            assert!(imported > 20, "{imports:?}");
+        }
+        Language::Javascript => assert_eq!((wasi.len(), imported), (0, 0), "{said}"),
+    }
+
+    let court = Court::new();
+    let loaded = court.compiler.load(&file).unwrap();
+    // As much as a busy machine needs.
+    let much = Duration::from_secs(5);
+    let limits = Limits { start_up: much, cpu_per_call: much, ..Limits::default() };
+    let refused = court.configure(&loaded, "quiet = -1", &limits).err().expect("it is refused");
+    assert!(refused.to_string().ends_with("`quiet` must not be negative"), "{refused}");
+
+    let configured = |settings| court.configure(&loaded, settings, &limits).unwrap();
+    let mut running = court.pool.start(configured("quiet = 1")).unwrap();
+    let begin = 100_000_000_000;
+    running.queue().push(&batch(begin, &["/bin/a", "/bin/b"]));
+    eventually("both are counted", || court.count("execs", Some(("uid", "7"))) == 2);
+    // The next generation is handed the window, and finds what the agent keeps.
+    let next = running.prepare(configured("quiet = 2"), true).unwrap();
+    running.replace(next);
+    running.queue().push(&batch(begin + 1_000_000_000, &["/bin/report"]));
+    let alert = court.alerts.recv_timeout(Duration::from_mins(1)).unwrap();
+    assert_eq!((alert.severity, &*alert.message), (Severity::Critical, "report"));
+    let label = |name: &str| &alert.labels.iter().find(|label| label.0 == name).unwrap().1;
+    for (name, value) in [("recent", "3"), ("seen", "3"), ("counted", "3"), ("last", "/bin/report")]
+    {
+        assert_eq!(label(name), value, "{name}");
+    }
+    assert!(running.stop(Duration::from_mins(1)));
+    assert_eq!(court.count("path_length", None), 3);
+}
+
+#[test]
+fn all_of_the_sdk_works_in_python() {
+    all_of_the_sdk_works(Language::Python);
+}
+
+#[test]
+fn all_of_the_sdk_works_in_javascript() {
+    all_of_the_sdk_works(Language::Javascript);
+}
+
 #[test]
 fn a_policy_in_python_has_clocks_and_a_log_and_nothing_else_of_its_machine() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let folder = directory.path();
-    for name in ["pyproject.toml", "policy.py"] {
-        fs::copy(root().join("tests/languages/nosy").join(name), folder.join(name)).unwrap();
-    }
-    let output = Language::Python.build(folder);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    let file = copied(Language::Python, "nosy", folder);
 
     let court = Court::new();
-    let loaded = court.compiler.load(&folder.join("build/nosy.wasm")).unwrap();
+    let loaded = court.compiler.load(&file).unwrap();
     let look = |what: &str, limits: &Limits| {
         court.configure(&loaded, &format!("look = \"{what}\""), limits).map(|_| ())
     };

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod guest;
+pub mod language;
 
 use std::{
     path::{Path, PathBuf},
@@ -108,8 +109,13 @@ impl Court {
 }
 
 /// Waits until it is so, for at most ten seconds.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(10), what, is_so);
+}
+
+/// The same for as long as that.
+pub fn eventually_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < until, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(1));

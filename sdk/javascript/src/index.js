@@ -22,3 +22,4 @@ export * as state from "./state.js";
 export { alert } from "./alert.js";
 export { Counter, Counters, Gauge, Histogram, describe } from "./metrics.js";
 export { Policy, Refused } from "./policy.js";
+export { Window } from "./window.js";

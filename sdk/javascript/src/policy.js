@@ -12,6 +12,7 @@ export class Refused extends Error {}
  *
  *     static events = { exec: { fields: { path: "text", uid: "u32?" }, on: "count",
  *                               where: "uid != 0", optional: true } };
+ *     (`every: "5s"` says how often rows of an aggregated kind come)
  *     static settings = { prefixes: { type: "texts", doc: "Path prefixes.", default: ["/etc/"] } };
  *     static tick = "1s";
  *     save() { return bytes; }   restore(bytes) { ... }    to hand over its state
@@ -59,6 +60,7 @@ export function manifest(policy, name, version) {
     lines.push("", "[[subscribe]]", `event = ${toml(kind)}`, `fields = ${toml(listed)}`);
     if (declared.optional) lines.push("optional = true");
     if (declared.where !== undefined) lines.push(`where = ${toml(declared.where)}`);
+    if (declared.every !== undefined) lines.push(`every = ${toml(declared.every)}`);
   }
   for (const [setting, { type, doc, default: value }] of Object.entries(policy.settings ?? {})) {
     if (!TYPES.includes(type)) throw new Error(`setting ${setting}: expected type of ${TYPES.join(", ")}`);

@@ -25,9 +25,10 @@ from .event import Address, Event, field, i32, i64, u8, u16, u32, u64
 from .metrics import Counter, Counters, Gauge, Histogram, describe
 from .policy import Gap, Policy, Refused, on
 from .settings import Settings, setting
+from .window import Window
 
 __all__ = [
     "Address", "Counter", "Counters", "Event", "Gap", "Gauge", "Histogram", "Policy", "Refused",
-    "Settings", "alert", "describe", "field", "i32", "i64", "log", "on", "setting", "state", "u8",
-    "u16", "u32", "u64",
+    "Settings", "Window", "alert", "describe", "field", "i32", "i64", "log", "on", "setting", "state",
+    "u8", "u16", "u32", "u64",
 ]

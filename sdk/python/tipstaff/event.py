@@ -75,6 +75,7 @@ class Event(metaclass=_EventClass):
 
     `X | None` makes a field optional: it is None where this kernel, agent or operator does not give
     it. `optional=True` makes the kind optional. `where` lets the agent keep other events back.
+    `every="5s"` says how often rows of an aggregated kind come.
     """
 
     __slots__ = ("_rows", "_f")
@@ -108,11 +109,11 @@ class Event(metaclass=_EventClass):
         return f"{type(self).__name__}({fields})"
 
 
-def _declare(cls, names, kind=None, where=None, optional=False):
+def _declare(cls, names, kind=None, where=None, every=None, optional=False):
     """Lays out the fields, and gives the class its properties and what the manifest needs."""
     if kind is None:
         raise TypeError(f'{cls.__name__}: expected class {cls.__name__}(Event, kind="...")')
-    cls.KIND, cls.WHERE, cls.OPTIONAL = kind, where, optional
+    cls.KIND, cls.WHERE, cls.EVERY, cls.OPTIONAL = kind, where, every, optional
     # Name of the attribute -> as the manifest lists it.
     cls.FIELDS = {}
     layout, offset, place, bit = _HEADER, _HEADER_SIZE, 5, 0

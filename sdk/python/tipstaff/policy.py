@@ -91,6 +91,8 @@ def manifest(policy, name, version):
             lines.append("optional = true")
         if event.WHERE is not None:
             lines.append(f"where = {toml(event.WHERE)}")
+        if event.EVERY is not None:
+            lines.append(f"every = {toml(event.EVERY)}")
     for setting, ty, doc, default in policy.SETTINGS.declared():
         lines += ["", "[[setting]]", f"name = {toml(setting)}", f"type = {toml(ty)}"]
         lines.append(f"doc = {toml(doc)}")
