@@ -4,7 +4,7 @@ demo: build ; @tools/setup.sh demo && tools/demo.sh
 build: setup ; @cargo build --release --bin tipstaff && tools/build-policies.sh
 test: build ; @tools/setup.sh test && tools/test.sh
 test-vm: build ; @tools/setup.sh test && tools/test-vm.sh
-bench: build ; @tools/build-policies.sh tests && cargo bench --package tipstaff-runtime
+bench: build ; @tools/setup.sh test && tools/build-policies.sh tests && cargo bench --package tipstaff-runtime
 lint: setup ; @tools/setup.sh lint && tools/lint.sh
 install: build ; @tools/install.sh
 setup: ; @tools/setup.sh build

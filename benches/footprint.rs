@@ -1,5 +1,9 @@
-//! How fast the agent starts and how much memory it takes, with 0, 1 and 10 policies, its cache
-//! filled. Ten are made of one by giving it other names of the same length.
+//! How fast the agent starts and how much memory it takes, with 0, 1 and 10 policies in Rust and with
+//! one in other languages, its cache filled. Ten are made of one by giving it other names of the same
+//! length.
+
+#[path = "../tests/court/mod.rs"]
+mod court;
 
 use std::{
     fs,
@@ -13,24 +17,36 @@ use std::{
 /// Runs of each, of which the median counts. The first one fills the cache and does not count.
 const RUNS: usize = 7;
 
+use court::language::{Language, built, new};
+
 fn main() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies/tests/tally.wasm");
     let policy = fs::read(file).expect("run tools/build-policies.sh tests");
+    let ten = (b'a'..=b'j').map(|last| format!("tall{}", char::from(last)));
+    let ten: Vec<Vec<u8>> = ten.map(|name| renamed(&policy, &name)).collect();
+    let other = |language| {
+        let (_directory, folder) = new(language);
+        vec![fs::read(built(language, &folder)).expect("built")]
+    };
     println!("| policies | start to ready, ms | resident memory, MiB |");
     println!("|---|---|---|");
-    for policies in [0, 1, 10] {
+    for (what, policies) in [
+        ("0", Vec::new()),
+        ("1 in Rust", vec![policy]),
+        ("10 in Rust", ten),
+        ("1 in JavaScript", other(Language::Javascript)),
+        ("1 in Python", other(Language::Python)),
+    ] {
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("policies");
         fs::create_dir(&folder).expect("a folder");
-        for number in 0..policies {
-            let name = format!("tall{}", char::from(b'a' + number));
-            fs::write(folder.join(format!("{name}.wasm")), renamed(&policy, &name))
-                .expect("written");
+        for (number, policy) in policies.iter().enumerate() {
+            fs::write(folder.join(format!("{number}.wasm")), policy).expect("written");
         }
         start(directory.path());
         let (mut times, mut sizes): (Vec<f64>, Vec<f64>) =
             (0..RUNS).map(|_| start(directory.path())).unzip();
-        println!("| {policies} | {:.0} | {:.1} |", median(&mut times), median(&mut sizes));
+        println!("| {what} | {:.0} | {:.1} |", median(&mut times), median(&mut sizes));
     }
 }
 
