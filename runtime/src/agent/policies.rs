@@ -64,15 +64,24 @@ struct Active {
 }
 
 impl Active {
-    /// Whether rows made under this section would have less in them, or cannot be made. Filters aside:
-    /// they say which rows there are.
-    fn loses(&self, section: &config::Policy, kinds: &Kinds) -> bool {
+    /// What this section takes from it, if it does: a grant, its mode, or fields that it has. Filters
+    /// aside: they say which rows there are, and not what is in them.
+    fn loses(&self, section: &config::Policy, kinds: &Kinds) -> Option<&'static str> {
         let name = &self.loaded.manifest.name;
         let subscriptions = &self.running.manifest().subscriptions;
         let rows = |section| plan::bind(name, subscriptions, kinds, &withheld(section));
-        match (rows(&self.section), rows(section)) {
-            (Ok(before), Ok(now)) => !now.makes_the_same_rows(&before),
-            _ => true,
+        let has_same_rows = || match (rows(&self.section), rows(section)) {
+            (Ok(before), Ok(now)) => now.makes_the_same_rows(&before),
+            _ => false,
+        };
+        if section.mode < self.section.mode
+            || self.section.grants.iter().any(|grant| !section.grants.contains(grant))
+        {
+            Some("the configuration withdraws what it may do")
+        } else if has_same_rows() {
+            None
+        } else {
+            Some("the configuration withholds a field that it has")
         }
     }
 }
@@ -189,12 +198,11 @@ impl Policies {
             let path = loaded.path.clone();
             let section = config.policy(&name);
             let kinds = self.sight.kinds();
-            let is_denied =
-                self.active.get(&name).is_some_and(|active| active.loses(&section, kinds));
+            let loses = self.active.get(&name).and_then(|active| active.loses(&section, kinds));
             if let Err(error) = self.try_admit(loaded, config) {
                 // Whatever else is wrong, even if it is the policy that does not want to be replaced.
-                if is_denied {
-                    self.remove(&name, "the configuration withholds a field that it has");
+                if let Some(why) = loses {
+                    self.remove(&name, why);
                 } else if error.is_withdrawn(has_other_limits) {
                     self.remove(&name, "the configuration does not allow it any more");
                 }

@@ -135,15 +135,16 @@ def _declare(cls, names, kind=None, where=None, every=None, optional=False):
         cls.FIELDS[attribute] = (
             f"{names.get(attribute, attribute)}:{name}{'?' if is_optional else ''}"
         )
-        setattr(cls, attribute, _property(attribute, value))
+        setattr(cls, attribute, _property(value))
         place += 2 if codes == "II" else 1
     cls.UNPACK = struct.Struct(layout).unpack_from
 
 
-def _property(name, value):
+def _property(value):
+    # Under a name of our own: a field may be called `address`, too.
     namespace = {"address": _address}
-    exec(f"def {name}(self):\n    f = self._f\n    return {value}", namespace)
-    return property(namespace[name])
+    exec(f"def read(self):\n    f = self._f\n    return {value}", namespace)
+    return property(namespace["read"])
 
 
 def _without_none(annotation):
