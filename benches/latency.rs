@@ -58,8 +58,13 @@ fn main() {
 /// The bound below which that part of the batches is.
 fn within(buckets: &[(f64, u64)], part: f64) -> String {
     let total = buckets.last().map_or(0, |(_, count)| *count);
-    let at = buckets.iter().find(|(_, count)| *count as f64 >= total as f64 * part);
+    let at = buckets.iter().find(|(_, count)| number(*count) >= number(total) * part);
     at.map_or_else(String::new, |(bound, _)| format!("{:?}", Duration::from_secs_f64(*bound)))
+}
+
+/// Counts of a bench are no larger than what this holds exactly.
+fn number(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
 fn run(way: &mut Way) {
@@ -83,7 +88,7 @@ fn run(way: &mut Way) {
     }
     let seconds = began.elapsed().as_secs_f64();
     thread::sleep(Duration::from_millis(300));
-    way.others.push(others.load(Ordering::Relaxed) as f64 / seconds);
+    way.others.push(number(others.load(Ordering::Relaxed)) / seconds);
     take(&scrape(&metrics.to_string()), &mut way.buckets);
     stop.store(true, Ordering::Relaxed);
     flood.map(thread::JoinHandle::join);

@@ -410,10 +410,10 @@ impl Drop for Tracefs {
 
 #[test]
 fn what_is_urgent_is_granted_and_exact() {
+    const EVENTS: u64 = 20_000;
     if !can_probe("what_is_urgent_is_granted_and_exact") {
         return;
     }
-    const EVENTS: u64 = 20_000;
     let grants = "grants = [\"urgent\"]";
     for (configuration, is_granted) in
         [(String::new(), false), (format!("[policy.tally-urgent]\n{grants}\n"), true)]

@@ -8,9 +8,9 @@ mod kernel;
 use std::{collections::BTreeMap, time::Duration};
 
 use dns::{Client, Guarded, PRELUDE, Settings, World, sorted};
-use kernel::alone;
+use kernel::{alone, cgroup::Cgroup};
 use tipstaff_events::catalogue::{dns_answer, dns_query};
-use tipstaff_runtime::dns::{Limits, Verdict};
+use tipstaff_runtime::dns::{Count, Limits, Verdict};
 
 const EPERM: i64 = 1;
 
@@ -72,7 +72,7 @@ fn what_all_sorts_of_clients_ask_is_answered_and_told_as_the_server_logs_it() {
     let counts = guarded.counts();
     assert_eq!(counts.allowed.get(), events.len() as u64);
     assert_eq!(counts.answered.get(), events.len() as u64);
-    assert_eq!([&counts.unknown, &counts.failed, &counts.unread].map(|count| count.get()), [0; 3]);
+    assert_eq!([&counts.unknown, &counts.failed, &counts.unread].map(Count::get), [0; 3]);
     guarded.end();
 }
 
@@ -192,7 +192,7 @@ fn a_refused_name_does_not_resolve_and_the_server_does_not_hear_of_it() {
     // Out of scope there is nothing of all that.
     let (told, logged) = (guarded.events(dns_query::KIND).len(), world.logged().len());
     let calls = guarded.calls();
-    let outside = world.scope();
+    let outside = Cgroup::new();
     let mut dig = outside.command("dig");
     dig.args(["@127.0.0.53", "+short", "+tries=1", "refused.test"]);
     assert_eq!(guarded.run(&mut dig).trim(), "192.0.2.9");
@@ -263,8 +263,7 @@ except TimeoutError:
     let counts = guarded.counts();
     guarded.wait(|_| counts.unanswered.get() == 2);
     assert_eq!(
-        [&counts.failed, &counts.overload, &counts.unanswered, &counts.allowed]
-            .map(|count| count.get()),
+        [&counts.failed, &counts.overload, &counts.unanswered, &counts.allowed].map(Count::get),
         [1, 1, 2, 3]
     );
     let verdicts: Vec<_> =
@@ -448,7 +447,7 @@ print({QUERIES})
     };
     guarded.wait(|_| ended(&counts) == (QUERIES, 0));
     assert_eq!(ended(&counts), (QUERIES, 0));
-    assert_eq!([&counts.unknown, &counts.malformed].map(|count| count.get()), [0; 2]);
+    assert_eq!([&counts.unknown, &counts.malformed].map(Count::get), [0; 2]);
     assert_eq!(guarded.calls().redirected, QUERIES);
     let events = guarded.events(dns_query::KIND);
     let lost: u64 = guarded.lost(dns_query::KIND);

@@ -113,10 +113,6 @@ impl World {
         log.lines().filter_map(query).collect()
     }
 
-    pub fn scope(&self) -> Cgroup {
-        Cgroup::new()
-    }
-
     /// A file that names this server.
     fn resolv_conf(&self, server: &str) -> PathBuf {
         let path = self.folder.path().join(format!("resolv-{server}"));
@@ -235,7 +231,7 @@ impl Guarded {
             .into_iter()
             .collect();
         recording.probes.apply(&wanted.into()).unwrap();
-        let scope = world.scope();
+        let scope = Cgroup::new();
         let doors = Doors::open().unwrap();
         let addresses = doors.addresses().unwrap();
         let Settings { limits, on_proxy_death, elsewhere } = settings;

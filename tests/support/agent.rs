@@ -63,12 +63,11 @@ impl Agent {
             ""
         };
         // What others do at the same time would be lost as well, and not be told from ours.
-        let ours: String = ["tally", "tally-more", "tally-urgent"]
-            .iter()
+        let ours = ["tally", "tally-more", "tally-urgent"]
             .map(|policy| {
                 format!("[policy.{policy}.filter]\nunlink = \"path_given ^= {}/\"\n", numbered())
             })
-            .collect();
+            .concat();
         let name = format!("test-{}", std::process::id());
         let text = format!(
             "[agent]\nname = {name:?}\nmode = {mode:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{ours}{configuration}",

@@ -208,7 +208,7 @@ fn listen_to_signals(
             let is_hang_up = tokio::select! {
                 _ = interrupt.recv() => false,
                 _ = terminate.recv() => false,
-                Some(_) = async { hang_up.as_mut()?.recv().await } => true,
+                Some(()) = async { hang_up.as_mut()?.recv().await } => true,
             };
             let order = match (is_hang_up && reloads).then(&load) {
                 // Asked twice: whoever asks does not want to wait.

@@ -22,7 +22,7 @@ mod udp;
 
 use std::time::Duration;
 
-pub use counts::Counts;
+pub use counts::{Count, Counts};
 pub use doors::Doors;
 pub(crate) use flow::mapped;
 pub use flow::{Flow, Transport};

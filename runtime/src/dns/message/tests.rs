@@ -17,8 +17,11 @@ fn question(name: &str) -> Question {
     Question { name: name.into(), record_type: 1, class: 1 }
 }
 
+/// The parts of a name.
+type Labels<'a> = &'a [&'a [u8]];
+
 /// An answer to [`query_for`] with these records: owner labels, type, ttl, data.
-fn answer_to(query: &[u8], records: &[(&[&[u8]], u16, u32, Vec<u8>)]) -> Vec<u8> {
+fn answer_to(query: &[u8], records: &[(Labels<'_>, u16, u32, Vec<u8>)]) -> Vec<u8> {
     let mut message = query.to_vec();
     message[2] |= IS_ANSWER;
     message[7] = u8::try_from(records.len()).unwrap();
@@ -128,7 +131,7 @@ fn what_cannot_be_read_is_answered_without_a_question_and_answers_not_at_all() {
 #[test]
 fn addresses_are_found_through_the_names_that_a_name_stands_for() {
     let query = query_for(&[b"www", b"Example"]);
-    let (www, alias, end): (&[&[u8]], &[&[u8]], &[&[u8]]) =
+    let (www, alias, end): (Labels<'_>, Labels<'_>, Labels<'_>) =
         (&[b"WWW", b"example"], &[b"alias"], &[b"end"]);
     let message = answer_to(
         &query,
