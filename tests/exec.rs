@@ -324,6 +324,89 @@ fn it_runs_as_who_called_sudo() {
     assert!(text(&output.stderr).contains("can undo what watches it"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn it_does_not_run_as_a_user_whose_number_means_no_change() {
+    if !can_probe("it_does_not_run_as_a_user_whose_number_means_no_change") {
+        return;
+    }
+    let place = Place::new();
+    let made = place.path("made");
+    for (uid, gid, expected) in
+        [("4294967295", "65534", "SUDO_UID"), ("65534", "4294967295", "SUDO_GID")]
+    {
+        let mut command = place.exec();
+        command.env("SUDO_UID", uid).env("SUDO_GID", gid);
+        let output = run(command.args(["--", "touch"]).arg(&made));
+        assert_eq!(output.status.code(), Some(125));
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+        assert!(!made.exists());
+    }
+}
+
+/// Cgroups as systemd leaves them to a user: removed at the end, also when the test fails.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    const USER: &str = "65534";
+
+    fn make() -> Self {
+        let mount = cgroup_mounts().into_iter().next().expect("a v2 hierarchy");
+        let delegated = Self(mount.join(format!("tipstaff-test-user-{}", std::process::id())));
+        for name in ["", "from", "to"] {
+            let path = delegated.0.join(name);
+            fs::create_dir(&path).expect("a cgroup");
+            for owned in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                let user = Some(65_534);
+                std::os::unix::fs::chown(path.join(owned), user, user).expect("theirs");
+            }
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&delegated.0, "trusted.delegate", b"1", flags).expect("marked");
+        delegated
+    }
+
+    /// Runs it in the first of the two.
+    fn run(&self, command: &Command) -> Output {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(self.0.join("from/cgroup.procs"));
+        shell.arg(command.get_program()).args(command.get_args());
+        run(shell.env("SUDO_UID", Self::USER).env("SUDO_GID", Self::USER))
+    }
+
+    /// A shell that moves itself to the other one, and says where it is.
+    fn leave(&self) -> [String; 3] {
+        let to = self.0.join("to/cgroup.procs");
+        let script =
+            format!("echo $$ > {} && echo moved; grep ^0:: /proc/self/cgroup", to.display());
+        ["sh".to_owned(), "-c".to_owned(), script]
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for name in ["from", "to", ""] {
+            let _ = fs::remove_dir(self.0.join(name));
+        }
+    }
+}
+
+#[test]
+fn a_command_does_not_leave_by_a_cgroup_that_is_its_users() {
+    if !can_probe("a_command_does_not_leave_by_a_cgroup_that_is_its_users") {
+        return;
+    }
+    let (place, delegated) = (Place::new(), Delegated::make());
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", Delegated::USER, "--regid", Delegated::USER, "--clear-groups"]);
+    let free = delegated.run(setpriv.args(delegated.leave()));
+    assert!(text(&free.stdout).starts_with("moved\n"), "nothing is tried: {free:?}");
+
+    let output = delegated.run(place.exec().arg("--").args(delegated.leave()));
+    let where_it_is = text(&output.stdout);
+    assert!(where_it_is.starts_with("0::/tipstaff/exec-"), "{output:?}");
+    assert!(text(&output.stderr).contains("echo"), "{output:?}");
+}
+
 /// Tells a thread to stop when the test ends, also when it fails.
 struct Stop<'a>(&'a AtomicBool);
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    process::{geteuid, getuid},
+    process::{getegid, geteuid, getgid, getuid},
     thread::{
         CapabilitySet, CapabilitySets, Gid, Uid, set_capabilities, set_thread_groups,
         set_thread_res_gid, set_thread_res_uid,
@@ -15,6 +15,9 @@ use rustix::{
 };
 
 use crate::sys::users::{self, User};
+
+/// To the kernel: leave it as it is.
+const NOBODYS: u32 = u32::MAX;
 
 /// A user that the command becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,11 +126,19 @@ impl Identity {
 /// capability, now or in a program that it runs.
 pub(super) fn become_user(user: Option<(u32, u32, &[u32])>) -> io::Result<()> {
     if let Some((uid, gid, groups)) = user {
+        if uid == NOBODYS || gid == NOBODYS {
+            return Err(io::Error::other(format!(
+                "{NOBODYS} is the number of no user and no group"
+            )));
+        }
         let groups: Vec<_> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         set_thread_groups(&groups)?;
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
+        if (getuid(), geteuid(), getgid(), getegid()) != (uid, uid, gid, gid) {
+            return Err(io::Error::other("the kernel left another user or group"));
+        }
     }
     if !geteuid().is_root() {
         let none = CapabilitySet::empty();
@@ -140,6 +151,7 @@ pub(super) fn become_user(user: Option<(u32, u32, &[u32])>) -> io::Result<()> {
 fn sudo(name: &'static str) -> Result<Option<u32>, IdentityError> {
     let Some(value) = env::var_os(name) else { return Ok(None) };
     let number = value.to_str().and_then(|text| text.parse().ok());
+    let number = number.filter(|number| *number != NOBODYS);
     number.map(Some).ok_or(IdentityError::Sudo { name, value })
 }
 
@@ -158,6 +170,14 @@ mod tests {
         let root = Identity::called_by(0, Some(4_000_000_001)).unwrap();
         assert_eq!((root.gid, root.name.as_os_str()), (4_000_000_001, "root".as_ref()));
         assert!(root.groups.contains(&0) && root.groups.contains(&4_000_000_001));
+    }
+
+    #[test]
+    fn the_number_that_changes_nothing_is_no_user() {
+        for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+            let error = become_user(Some((uid, gid, &[]))).unwrap_err();
+            assert!(error.to_string().starts_with("4294967295 is"), "{error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! the whole group reach the command once and directly, other members of a pipeline keep the terminal,
 //! and a signal to the wrapper alone is passed on once.
 
+mod anchor;
 mod identity;
 pub mod keeper;
 mod scope;

@@ -6,29 +6,26 @@
 //! process is gone: so a cgroup whose lock is free belongs to nobody, whatever its name says.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{FlockOperation, flock, getxattr},
+    fs::{FlockOperation, flock},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use super::anchor::{FOLDER, PREFIX, anchor, is_roots};
 use crate::{escape, mountinfo};
 
-/// The folder of our cgroups.
-const FOLDER: &str = "tipstaff";
-/// Beginning of their names.
-const PREFIX: &str = "exec-";
-/// What systemd writes on a cgroup that it leaves to a unit (`Delegate=yes`).
-const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 /// How often to look where the kernel does not tell.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long others may hold the lock of the folder, each for a moment.
+const LOCKED: Duration = Duration::from_secs(5);
 /// How long the kernel may take to let an empty cgroup go.
 const REMOVAL: Duration = Duration::from_secs(1);
 /// Processes that a message names.
@@ -42,6 +39,16 @@ pub enum ScopeError {
         "no cgroup v2 hierarchy is mounted, and the command needs a cgroup there: mount one with `mount -t cgroup2 none DIR`, or start the kernel without cgroup_no_v1 or systemd.unified_cgroup_hierarchy=0"
     )]
     NoHierarchy,
+    /// Whoever is not root may move processes there.
+    #[error(
+        "{} is not root's alone, so that a command could leave its cgroup: make it and its cgroup.procs root's, and not writable for others", .0.display()
+    )]
+    NotRoots(PathBuf),
+    /// A lock that somebody does not let go.
+    #[error(
+        "another process has held the lock of {} for {} seconds: `fuser {}` names it", .0.display(), LOCKED.as_secs(), .0.display()
+    )]
+    Locked(PathBuf),
     /// A file or directory of the hierarchy.
     #[error("cannot {what} {}: {source}{}", path.display(), hint(source))]
     Io {
@@ -88,7 +95,11 @@ impl Scope {
         let mount = mountinfo::cgroup_v2().map_err(|_| ScopeError::NoHierarchy)?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        Self::make_in(&anchor(&mount, Path::new(own)).join(FOLDER), left)
+        let anchor = anchor(&mount, Path::new(own), is_roots);
+        if !is_roots(&anchor) {
+            return Err(ScopeError::NotRoots(anchor));
+        }
+        Self::make_in(&anchor.join(FOLDER), left)
     }
 
     fn make_in(folder: &Path, mut left: impl FnMut(&Path, &[Process])) -> Result<Self, ScopeError> {
@@ -96,18 +107,35 @@ impl Scope {
             let path = path.to_owned();
             move |source| ScopeError::Io { what, path, source }
         };
+        let since = Instant::now();
         loop {
+            // Whoever can open it can hold its lock.
             DirBuilder::new()
-                .mode(0o755)
+                .mode(0o700)
                 .recursive(true)
                 .create(folder)
                 .map_err(failed("make the cgroup", folder))?;
-            let locked = File::open(folder)
-                .and_then(|file| Ok(flock(&file, FlockOperation::LockExclusive).map(|()| file)?));
+            let locked = File::open(folder).and_then(|file| {
+                if !is_roots(folder) {
+                    return Ok(None);
+                }
+                file.set_permissions(Permissions::from_mode(0o700))?;
+                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                Ok(Some(file))
+            });
             let _all = match locked {
-                Ok(locked) => locked,
-                // The last one to use it has just removed it.
+                Ok(Some(locked)) => locked,
+                // The last one to use it may just have removed it.
+                Ok(None) if !folder.exists() => continue,
+                Ok(None) => return Err(ScopeError::NotRoots(folder.to_owned())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if since.elapsed() > LOCKED {
+                        return Err(ScopeError::Locked(folder.to_owned()));
+                    }
+                    std::thread::sleep(LOOK_EVERY);
+                    continue;
+                }
                 Err(error) => return Err(failed("lock the cgroup", folder)(error)),
             };
             sweep(folder, &mut left);
@@ -223,23 +251,6 @@ impl Scope {
     }
 }
 
-/// The cgroup that our folder is in.
-fn anchor(mount: &Path, own: &Path) -> PathBuf {
-    let own = mount.join(own);
-    let is_ours = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        name.starts_with(PREFIX.as_bytes())
-            && path.parent().is_some_and(|parent| parent.ends_with(FOLDER))
-    };
-    let is_delegated =
-        |path: &Path| DELEGATED.iter().any(|name| getxattr(path, *name, &mut [0; 8]).is_ok());
-    own.ancestors()
-        .take_while(|path| *path != mount && path.starts_with(mount))
-        .find(|path| is_ours(path) || is_delegated(path))
-        .unwrap_or(mount)
-        .to_owned()
-}
-
 /// Removes what nobody uses and nobody is in.
 fn sweep(folder: &Path, left: &mut impl FnMut(&Path, &[Process])) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -352,19 +363,27 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_at_the_root_or_in_the_cgroup_of_a_command_of_ours() {
-        let mount = Path::new("/v2");
-        for (own, expected) in [
-            ("", "/v2"),
-            ("user.slice/session-1.scope", "/v2"),
-            ("tipstaff/exec-1-a", "/v2/tipstaff/exec-1-a"),
-            ("tipstaff/exec-1-a/x/y", "/v2/tipstaff/exec-1-a"),
-            ("a/tipstaff/exec-1-a/tipstaff/exec-2-b", "/v2/a/tipstaff/exec-1-a/tipstaff/exec-2-b"),
-            ("other/exec-1-a", "/v2"),
-            ("../../outside", "/v2"),
-        ] {
-            assert_eq!(anchor(mount, Path::new(own)), Path::new(expected), "{own}");
+    fn a_folder_that_another_may_write_to_or_whose_lock_is_held_is_not_used() {
+        let Some(folder) = folder("held") else { return };
+        fs::create_dir(&folder).unwrap();
+        let procs = folder.join("cgroup.procs");
+        for (uid, mode) in [(65_534, 0o644), (0, 0o666)] {
+            std::os::unix::fs::chown(&procs, Some(uid), None).unwrap();
+            fs::set_permissions(&procs, Permissions::from_mode(mode)).unwrap();
+            let error = Scope::make_in(&folder, |_, _| ()).unwrap_err();
+            assert!(matches!(error, ScopeError::NotRoots(_)), "{error}");
         }
+        fs::set_permissions(&procs, Permissions::from_mode(0o644)).unwrap();
+
+        let held = File::open(&folder).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let error = Scope::make_in(&folder, |_, _| ()).unwrap_err();
+        assert!(matches!(error, ScopeError::Locked(_)), "{error}");
+        drop(held);
+        let scope = Scope::make_in(&folder, |_, _| ()).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        scope.remove().unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]
