@@ -55,7 +55,7 @@ macro_rules! role {
 }
 
 /// Writes, for each kind: the struct of its record, a module with the bits of its fields, and its
-/// entry in [`KINDS`].
+/// entry in `KINDS`.
 ///
 /// Fields stand in descending order of alignment; `pad` fills the struct up to a multiple of 8. A kind
 /// with fields that say how they add up (`sum`, `least`, `greatest`) is an aggregated one.
