@@ -202,7 +202,13 @@ fn an_address_that_stands_for_another_is_decided_as_the_other() {
         ("connect udp :: 9", EPERM, "::1"),
         ("sendto udp :: 9", EPERM, "::1"),
         ("connect udp ::ffff:0.0.0.0 9", EPERM, "::ffff:127.0.0.1"),
-        ("connect udp 0.0.0.0 9 127.0.0.8", 0, ""),
+        // Might be loopback, for all that the program can see.
+        ("connect udp 0.0.0.0 9 127.0.0.8", EPERM, "::ffff:127.0.0.1"),
+        ("connect udp ::ffff:0.0.0.0 9 ::ffff:127.0.0.8", EPERM, "::ffff:127.0.0.1"),
+        // Is loopback: the kernel sends nothing from a broadcast address.
+        ("connect udp 0.0.0.0 9 127.255.255.255", EPERM, "::ffff:127.0.0.1"),
+        ("connect udp 0.0.0.0 9 255.255.255.255", EPERM, "::ffff:127.0.0.1"),
+        ("sendto udp 0.0.0.0 9 127.255.255.255", EPERM, "::ffff:127.0.0.1"),
         ("sendto udp 0.0.0.0 9 127.0.0.8", 0, ""),
         ("connect udp :: 9 ::ffff:127.0.0.8", EPERM, "::ffff:127.0.0.1"),
     ] {
@@ -217,9 +223,26 @@ fn an_address_that_stands_for_another_is_decided_as_the_other() {
     }
     // Bound to an address of ours, 0.0.0.0 is that address.
     guarded.guard.install(&super::table("default allow\ndeny connect,send any 127.0.0.8")).unwrap();
-    for line in ["connect udp 0.0.0.0 9 127.0.0.8", "sendto udp 0.0.0.0 9 127.0.0.8"] {
+    for line in [
+        "connect udp 0.0.0.0 9 127.0.0.8",
+        "connect udp ::ffff:0.0.0.0 9 ::ffff:127.0.0.8",
+        "sendto udp 0.0.0.0 9 127.0.0.8",
+    ] {
         assert_eq!(inside.call(line), EPERM, "{line}");
     }
+    // By TCP, and a service that would have been reached.
+    guarded.guard.install(&super::table("default allow\ndeny connect tcp 127.0.0.1")).unwrap();
+    let line = format!("connect tcp 0.0.0.0 {} 127.255.255.255", web("127.0.0.1"));
+    assert_eq!(outside.call(&line), 0);
+    let before = guarded.denied();
+    assert_eq!(inside.call(&line), EPERM);
+    assert_eq!(guarded.denied() - before, 1, "one call that is about two addresses");
+    // In audit, too, it is told once.
+    guarded.guard.set_mode(GuardMode::Audit).unwrap();
+    guarded.guard.install(&super::table("default deny")).unwrap();
+    assert_eq!(inside.call("connect udp 0.0.0.0 9 127.0.0.8"), 0);
+    // The bind, and the connect.
+    assert_eq!(super::sum(&guarded.guard, |count| count.would_deny), 2);
     assert_eq!(inside.call("connect udp 0.0.0.0 9"), 0);
 }
 

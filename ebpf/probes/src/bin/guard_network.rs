@@ -54,7 +54,7 @@ const LOOPBACK6: u32 = 1_u32.to_be();
 
 #[cgroup_sock_addr(connect4)]
 fn guard_connect4(ctx: SockAddrContext) -> i32 {
-    verdict(&ctx, CONNECT, INET, || destination4(&ctx, bound4(&ctx)))
+    verdict(&ctx, CONNECT, INET, || destination4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -66,7 +66,7 @@ fn guard_connect6(ctx: SockAddrContext) -> i32 {
 fn guard_sendmsg4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context, which the verifier knows.
     let from = unsafe { (&raw const (*ctx.sock_addr).msg_src_ip4).read_volatile() };
-    verdict(&ctx, SEND, INET, || destination4(&ctx, from))
+    verdict(&ctx, SEND, INET, || only(mapped(or_own(given4(&ctx), from))))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
@@ -76,21 +76,25 @@ fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(bind4)]
 fn guard_bind4(ctx: SockAddrContext) -> i32 {
-    verdict(&ctx, BIND, INET, || mapped(given4(&ctx)))
+    verdict(&ctx, BIND, INET, || only(mapped(given4(&ctx))))
 }
 
 #[cgroup_sock_addr(bind6)]
 fn guard_bind6(ctx: SockAddrContext) -> i32 {
-    verdict(&ctx, BIND, INET6, || given6(&ctx))
+    verdict(&ctx, BIND, INET6, || only(given6(&ctx)))
 }
 
-/// What becomes of the operation. `address`: the one that it is about.
+/// An address, in words as they are in memory.
+type Address = [u32; 4];
+
+/// What becomes of the operation. `addresses`: the one that it is about, twice; or two, if it may be about
+/// either: then one that is denied is enough.
 #[inline(always)]
 fn verdict(
     ctx: &SockAddrContext,
     operation: u16,
     family: u8,
-    address: impl Fn() -> [u32; 4],
+    addresses: impl Fn() -> [Address; 2],
 ) -> i32 {
     let table = control(TABLE);
     if table == 0 {
@@ -107,16 +111,15 @@ fn verdict(
         _ => OTHER,
     };
     let generation = table & !DENY_BIT;
-    let address = octets(address());
-    let key = Key::new(PLACE_BITS, Place { generation, address });
-    let entry = NODES.get(&key).and_then(|node| node.find(operation | protocol, port, now));
-    let (denies, rule) = match entry {
-        Some(entry) => (entry.denies(), entry.rule),
-        None => (table & DENY_BIT != 0, BY_DEFAULT),
-    };
-    if !denies {
-        return GO_ON;
+    let asked = operation | protocol;
+    let [one, other] = addresses();
+    let mut address = octets(one);
+    let mut rule = denying(table, address, asked, port);
+    if rule.is_none() && other != one {
+        address = octets(other);
+        rule = denying(table, address, asked, port);
     }
+    let Some(rule) = rule else { return GO_ON };
     let enforces = control(MODE) == ENFORCE;
     let record = Denied {
         address,
@@ -138,6 +141,17 @@ fn verdict(
     };
     account(generation, rule, enforces, record);
     if enforces { FAIL } else { GO_ON }
+}
+
+/// The rule by which the address is denied in this table.
+#[inline(always)]
+fn denying(table: u64, address: [u8; 16], asked: u16, port: u16) -> Option<u16> {
+    let generation = table & !DENY_BIT;
+    let key = Key::new(PLACE_BITS, Place { generation, address });
+    match NODES.get(&key).and_then(|node| node.find(asked, port, now)) {
+        Some(entry) => entry.denies().then_some(entry.rule),
+        None => (table & DENY_BIT != 0).then_some(BY_DEFAULT),
+    }
 }
 
 /// Counts the denial, and tells of it if somebody wants to know and has not heard too much of the rule.
@@ -208,7 +222,7 @@ fn given4(ctx: &SockAddrContext) -> u32 {
 }
 
 #[inline(always)]
-fn given6(ctx: &SockAddrContext) -> [u32; 4] {
+fn given6(ctx: &SockAddrContext) -> Address {
     // SAFETY: the context, which the verifier knows.
     unsafe {
         let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
@@ -248,17 +262,27 @@ fn is_bound_mapped(ctx: &SockAddrContext) -> bool {
 }
 
 #[inline(always)]
-fn mapped(address: u32) -> [u32; 4] {
+fn mapped(address: u32) -> Address {
     [MAPPED[0], MAPPED[1], MAPPED[2], address]
 }
 
-/// Where an IPv4 call goes. The kernel takes 0.0.0.0 for the address that the call comes from, and where
-/// that is not set (or is a group's) for loopback.
 #[inline(always)]
-fn destination4(ctx: &SockAddrContext, from: u32) -> [u32; 4] {
-    mapped(or_own(given4(ctx), from))
+fn only(address: Address) -> [Address; 2] {
+    [address, address]
 }
 
+/// Where an IPv4 connect goes. The kernel takes 0.0.0.0 for the address that the socket is bound to, but for
+/// loopback where that is a broadcast address, which cannot be told from others here: so both count.
+#[inline(always)]
+fn destination4(ctx: &SockAddrContext) -> [Address; 2] {
+    match given4(ctx) {
+        0 => [mapped(or_own(0, bound4(ctx))), mapped(LOOPBACK)],
+        address => only(mapped(address)),
+    }
+}
+
+/// The kernel takes 0.0.0.0 for the address that the call comes from, and where that is not set (or is a
+/// group's) for loopback.
 #[inline(always)]
 fn or_own(address: u32, from: u32) -> u32 {
     const GROUPS: u8 = 224;
@@ -271,24 +295,25 @@ fn or_own(address: u32, from: u32) -> u32 {
     }
 }
 
-/// Where an IPv6 call goes. The kernel takes :: for loopback, in the family that the socket is bound in.
+/// Where an IPv6 call goes. The kernel takes :: for loopback, in the family that the socket is bound in,
+/// and decides about 0.0.0.0 mapped as about 0.0.0.0.
 #[inline(always)]
-fn destination6(ctx: &SockAddrContext) -> [u32; 4] {
+fn destination6(ctx: &SockAddrContext) -> [Address; 2] {
     let [a, b, c, d] = given6(ctx);
     if a | b != 0 {
-        return [a, b, c, d];
+        return only([a, b, c, d]);
     }
     if c == MAPPED[2] && d == 0 {
-        return mapped(or_own(0, bound4(ctx)));
+        return [mapped(or_own(0, bound4(ctx))), mapped(LOOPBACK)];
     }
     if c | d == 0 {
-        return if is_bound_mapped(ctx) { mapped(LOOPBACK) } else { [0, 0, 0, LOOPBACK6] };
+        return only(if is_bound_mapped(ctx) { mapped(LOOPBACK) } else { [0, 0, 0, LOOPBACK6] });
     }
-    [a, b, c, d]
+    only([a, b, c, d])
 }
 
 #[inline(always)]
-fn octets(words: [u32; 4]) -> [u8; 16] {
+fn octets(words: Address) -> [u8; 16] {
     // SAFETY: both are 16 bytes, and every pattern is an address.
     unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
