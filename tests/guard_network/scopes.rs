@@ -127,7 +127,12 @@ fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
         names.sort();
         assert_eq!(
             (programs.len(), names),
-            (6, [".rodata", "CONTROL", "COUNTS", "NODES", "PATH"].map(String::from).into())
+            (
+                6,
+                [".rodata", "CONTROL", "COUNTS", "NODES", "PATH", "UNDER_WAY"]
+                    .map(String::from)
+                    .into()
+            )
         );
         let mut links: Vec<OwnedFd> = Vec::new();
         if keep {
@@ -144,6 +149,36 @@ fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
         assert_gone(&programs, &maps);
         assert_eq!(bpf_descriptors(), descriptors);
     }
+}
+
+#[test]
+fn what_a_table_before_counted_is_not_lost_and_fails_no_table_that_is_in_force() {
+    let Some(_alone) = alone() else { return };
+    let mut guarded = Guarded::new(GuardMode::Enforce, "default allow\ndeny connect any 127.0.0.7");
+    let mut inside = Caller::new(&guarded.cgroup);
+    for _ in 0..3 {
+        assert_eq!(inside.call("connect udp 127.0.0.7 9"), EPERM);
+    }
+    // From now on nobody but programs can write to the counts.
+    let ours = map_ids();
+    let counts = aya::maps::loaded_maps()
+        .map(Result::unwrap)
+        .find(|map| map.name_as_str() == Some("COUNTS") && ours.contains(&map.id()))
+        .unwrap();
+    let id = counts.id().to_string();
+    let frozen = Command::new("bpftool").args(["map", "freeze", "id", &id]).output().unwrap();
+    assert!(frozen.status.success(), "{frozen:?}");
+    let text = "default allow\ndeny connect any 127.0.0.8\ndeny connect any 127.0.0.7";
+    guarded.guard.install(&table(text)).unwrap();
+    for (address, rule, denied) in [("127.0.0.8", 0, 1), ("127.0.0.7", 1, 4)] {
+        assert_eq!(inside.call(&format!("connect udp {address} 9")), EPERM);
+        assert_eq!(count(&guarded.guard, Counted::Rule(rule)).denied, denied);
+    }
+    assert_eq!(guarded.denied(), 5);
+    let error = guarded.guard.install(&table("default allow")).unwrap_err().to_string();
+    assert!(error.contains("what a table before counted: "), "{error}");
+    assert_eq!(inside.call("connect udp 127.0.0.8 9"), EPERM, "the table is still in force");
+    assert_eq!(guarded.denied(), 6);
 }
 
 #[test]

@@ -38,6 +38,16 @@ pub(super) struct Carried {
     rules: HashMap<usize, Sum>,
     default: Sum,
     former: Sum,
+    /// What stands in the map still.
+    left: Vec<Left>,
+}
+
+/// A count of a table that is not in force any more.
+struct Left {
+    generation: u64,
+    rule: usize,
+    /// What it counts for.
+    by: Counted,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,36 +85,51 @@ fn same(rule: &Rule) -> Same {
 }
 
 impl Carried {
-    /// Takes over what a table has counted that is not in force any more, and that no program uses, so that
-    /// its part of the map is clear for the next one.
-    pub(super) fn retire(
-        &mut self,
-        maps: &Maps,
-        generation: u64,
-        old: &Table,
-        new: &Table,
-    ) -> io::Result<()> {
+    /// Counts of the old table are from now on those of the same rules of the new one.
+    pub(super) fn retire(&mut self, generation: u64, old: &Table, new: &Table) {
         let mut places: HashMap<Same, usize> = HashMap::new();
         for (index, rule) in new.rules.iter().enumerate() {
             places.entry(same(rule)).or_insert(index);
         }
         let mut before = std::mem::take(&mut self.rules);
-        for (index, rule) in old.rules.iter().enumerate().filter(|(_, rule)| denies(rule)) {
-            let sum = before.remove(&index).unwrap_or_default().and(take(maps, generation, index)?);
-            if sum == Sum::default() {
-                continue;
+        for (rule, described) in old.rules.iter().enumerate().filter(|(_, rule)| denies(rule)) {
+            let by =
+                places.get(&same(described)).map_or(Counted::Former, |&place| Counted::Rule(place));
+            if let Some(sum) = before.remove(&rule) {
+                self.add(by, sum);
             }
-            let to = match places.get(&same(rule)) {
-                Some(place) => self.rules.entry(*place).or_default(),
-                None => &mut self.former,
-            };
-            *to = to.and(sum);
+            self.left.push(Left { generation, rule, by });
         }
-        self.default = self.default.and(take(maps, generation, BY_DEFAULT.into())?);
+        let mut by = Counted::Default;
         if old.default != new.default {
-            self.former = self.former.and(std::mem::take(&mut self.default));
+            by = Counted::Former;
+            let sum = std::mem::take(&mut self.default);
+            self.add(by, sum);
+        }
+        self.left.push(Left { generation, rule: BY_DEFAULT.into(), by });
+    }
+
+    /// Takes over what was retired and no program uses, so that its part of the map is clear for the
+    /// next table. After an error nothing is lost: the rest stays where it is, and is counted there.
+    pub(super) fn collect(&mut self, maps: &Maps) -> io::Result<()> {
+        while let Some(&Left { generation, rule, by }) = self.left.last() {
+            let sum = take(maps, generation, rule)?;
+            self.left.pop();
+            self.add(by, sum);
         }
         Ok(())
+    }
+
+    fn add(&mut self, by: Counted, sum: Sum) {
+        if sum == Sum::default() {
+            return;
+        }
+        let to = match by {
+            Counted::Rule(rule) => self.rules.entry(rule).or_default(),
+            Counted::Default => &mut self.default,
+            Counted::Former => &mut self.former,
+        };
+        *to = to.and(sum);
     }
 
     pub(super) fn counts(
@@ -113,18 +138,26 @@ impl Carried {
         generation: u64,
         table: Option<&Table>,
     ) -> io::Result<Vec<RuleCount>> {
+        let mut left: HashMap<Counted, Sum> = HashMap::new();
+        for &Left { generation, rule, by } in &self.left {
+            let sum = left.entry(by).or_default();
+            *sum = sum.and(read(maps, generation, rule)?);
+        }
+        let mut left = |by| left.remove(&by).unwrap_or_default();
         let mut counts = Vec::new();
         if let Some(table) = table {
             for (index, rule) in table.rules.iter().enumerate() {
-                let carried = self.rules.get(&index).copied().unwrap_or_default();
+                let by = Counted::Rule(index);
+                let carried = self.rules.get(&index).copied().unwrap_or_default().and(left(by));
                 let now =
                     if denies(rule) { read(maps, generation, index)? } else { Sum::default() };
-                counts.push(carried.and(now).named(Counted::Rule(index)));
+                counts.push(carried.and(now).named(by));
             }
-            let default = self.default.and(read(maps, generation, BY_DEFAULT.into())?);
-            counts.push(default.named(Counted::Default));
+            let now = read(maps, generation, BY_DEFAULT.into())?;
+            let sum = self.default.and(left(Counted::Default)).and(now);
+            counts.push(sum.named(Counted::Default));
         }
-        counts.push(self.former.named(Counted::Former));
+        counts.push(self.former.and(left(Counted::Former)).named(Counted::Former));
         Ok(counts)
     }
 }
@@ -138,7 +171,7 @@ fn read(maps: &Maps, generation: u64, rule: usize) -> io::Result<Sum> {
     maps.count(generation, place(rule)).map(|count| Sum::of(&count))
 }
 
-/// Reads, and clears.
+/// Reads, and clears; after an error it is as it was.
 fn take(maps: &Maps, generation: u64, rule: usize) -> io::Result<Sum> {
     let count = maps.count(generation, place(rule))?;
     if count != Count::default() {

@@ -126,6 +126,9 @@ impl NetworkGuard {
             .map_err(Box::new)
             .map_err(|source| ProbeError::Table { cgroup: self.cgroup.clone(), source })?;
         self.sweep();
+        self.carried
+            .collect(&self.maps)
+            .map_err(|error| self.failed(format!("what a table before counted: {error}")))?;
         let generation = (self.generation + 1) & !DENY_BIT;
         let keys: Vec<Key> =
             nodes.iter().map(|(prefix, _)| maps::key(generation, *prefix)).collect();
@@ -147,9 +150,13 @@ impl NetworkGuard {
             programs::wait();
             self.stale = before.keys;
             self.sweep();
-            self.carried
-                .retire(&self.maps, generation_before, &before.table, table)
-                .map_err(|error| self.failed(format!("what the old table counted: {error}")))?;
+            self.carried.retire(generation_before, &before.table, table);
+            if let Err(error) = self.carried.collect(&self.maps) {
+                tracing::warn!(
+                    cgroup = %self.cgroup.display(), %error,
+                    "what the table before counted cannot be taken over yet: until it can, there is no other table"
+                );
+            }
         }
         Ok(())
     }
