@@ -1,193 +1,19 @@
 //! Counts of system calls, against what `strace` says and against programs of known calls.
 
 mod kernel;
+#[path = "kernel/sums.rs"]
+mod sums;
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Arc, OnceLock},
-    thread,
-    time::Duration,
+    collections::BTreeMap, fs, path::Path, process::Command, sync::Arc, thread, time::Duration,
 };
 
-use kernel::{Load, alone};
-use rustix::process::{Pid, Signal, kill_process};
+use kernel::alone;
+use sums::{Agent, Member, name, run_calls, short_lives};
 use tipstaff_events::catalogue::syscall_stats;
-use tipstaff_runtime::{
-    batch::rows,
-    decode::{Decoded, Decoder, Event, Value, subscription},
-    feed::MemberId,
-    kind::Kinds,
-    outcome::AgentMetrics,
-    plan::{self, Plan, bind_to_decode},
-    probe::{Probes, RingSizes},
-    queue::{Cause, Queue},
-    reader::{Reader, Subscriber},
-    source::Rings,
-};
+use tipstaff_runtime::{queue::Queue, reader::Subscriber};
 
 const KIND: &str = "syscall_stats";
-/// Short, so that a test has many ticks.
-const EVERY: Duration = Duration::from_millis(100);
-
-/// An agent without policies.
-struct Agent {
-    probes: Probes,
-    reader: Reader,
-    kinds: Kinds,
-}
-
-/// What one of its subscribers gets.
-struct Member {
-    id: MemberId,
-    queue: Arc<Queue>,
-    plan: Arc<Plan>,
-}
-
-/// The fields of a row, as text, and its number of calls.
-#[derive(Debug, Default)]
-struct Rows(Vec<(BTreeMap<String, String>, u64)>);
-
-impl Rows {
-    /// The sum of the calls of all rows with these values.
-    fn count(&self, values: &[(&str, &str)]) -> u64 {
-        self.0
-            .iter()
-            .filter(|(row, _)| {
-                values.iter().all(|(key, value)| row.get(*key).is_some_and(|v| v == value))
-            })
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    fn sum(&self, field: &str, values: &[(&str, &str)]) -> u64 {
-        self.0
-            .iter()
-            .filter(|(row, _)| {
-                values.iter().all(|(key, value)| row.get(*key).is_some_and(|v| v == value))
-            })
-            .filter_map(|(row, _)| row.get(field)?.parse::<u64>().ok())
-            .sum()
-    }
-}
-
-impl Agent {
-    fn start() -> Self {
-        let probes = Probes::open(RingSizes::default()).unwrap();
-        let kinds = Kinds::built_in();
-        let metrics = Arc::new(AgentMetrics::default());
-        let reader =
-            Reader::start(Rings::new(&probes).unwrap(), &kinds, metrics, Vec::new()).unwrap();
-        Self { probes, reader, kinds }
-    }
-
-    fn plan(&self, fields: &[&str]) -> Arc<Plan> {
-        let kind = self.kinds.named(KIND).unwrap();
-        let mut asked = subscription(kind, fields.iter().copied());
-        asked.every_ns = Some(u64::try_from(EVERY.as_nanos()).unwrap());
-        Arc::new(bind_to_decode("test", &[asked], &self.kinds).unwrap())
-    }
-
-    /// Makes the probes deliver what these plans want.
-    fn want(&mut self, plans: &[&Arc<Plan>]) {
-        let union = plan::union(plans.iter().map(|plan| &***plan));
-        kernel::assert_seen(&self.probes.apply(&union).unwrap());
-    }
-
-    fn join(&self, plan: Arc<Plan>) -> Member {
-        let queue = Arc::new(Queue::new(usize::MAX, || {}));
-        let latency = Duration::from_millis(1);
-        self.probes.aggregates().read_now();
-        let id = self.reader.add(Subscriber {
-            plan: Arc::clone(&plan),
-            queue: Arc::clone(&queue),
-            latency,
-        });
-        Member { id, queue, plan }
-    }
-
-    fn leave(&self, member: &Member) -> (Rows, u64) {
-        self.probes.aggregates().read_now();
-        self.reader.remove(member.id);
-        member.rows(&self.kinds)
-    }
-
-    /// Detaches all, and hands out what this one got, with the number of calls that were lost.
-    fn end(self, member: &Member) -> (Rows, u64) {
-        drop(self.probes);
-        self.reader.stop();
-        member.rows(&self.kinds)
-    }
-}
-
-impl Member {
-    /// All rows so far, and the number of calls that were lost.
-    fn rows(&self, kinds: &Kinds) -> (Rows, u64) {
-        let decoder = Decoder::new(&self.plan, kinds);
-        let (mut found, mut lost) = (Rows::default(), 0);
-        while let Some(delivery) = self.queue.pop() {
-            for row in rows(&delivery.batch.bytes) {
-                match decoder.decode(&delivery.batch.bytes, row).unwrap() {
-                    Decoded::Event(event) => found.0.push(texts(&event)),
-                    Decoded::Gap(_, gap) => {
-                        assert_eq!(gap.cause, Cause::MapFull);
-                        lost += gap.lost;
-                    }
-                }
-            }
-        }
-        (found, lost)
-    }
-}
-
-fn texts(event: &Event<'_>) -> (BTreeMap<String, String>, u64) {
-    let mut count = 0;
-    let mut fields = BTreeMap::new();
-    for said in &event.fields {
-        let text = match &said.value {
-            Value::Unsigned(number) => number.to_string(),
-            Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
-            Value::Name(name) => (*name).to_owned(),
-            Value::Histogram(buckets) => buckets.iter().sum::<u64>().to_string(),
-            other => panic!("{other:?}"),
-        };
-        if said.name == "count" {
-            count = text.parse().unwrap();
-        }
-        fields.insert(said.name.to_owned(), text);
-    }
-    (fields, count)
-}
-
-/// Name of the program that makes calls: another run of these tests has another one.
-fn name() -> String {
-    format!("calls-{}", std::process::id())
-}
-
-/// `calls.c`, compiled.
-fn calls() -> &'static Path {
-    static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &PROGRAM.get_or_init(|| kernel::compiled("calls", &name())).1
-}
-
-/// Runs `calls` with these arguments to its end; its pid.
-fn run_calls(arguments: &[&str]) -> String {
-    let mut child = Command::new(calls()).args(arguments).spawn().unwrap();
-    let pid = child.id().to_string();
-    assert!(child.wait().unwrap().success());
-    pid
-}
-
-/// Programs that live for some milliseconds, all the time.
-fn short_lives() -> Load {
-    let script = "while :; do /bin/true; /bin/true | /bin/cat; done";
-    Load::start(Command::new("/bin/sh").args(["-c", script]))
-}
-
 /// What strace wrote of each process: number of calls by name and error.
 fn told_by_strace(folder: &Path) -> BTreeMap<u32, BTreeMap<(String, i32), u64>> {
     let mut all = BTreeMap::new();
@@ -278,7 +104,7 @@ os.wait()
 fn each_process_has_the_calls_and_errors_that_strace_counts() {
     let Some(_guard) = alone() else { return };
     let load = short_lives();
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let plan = agent.plan(&["pid", "call", "errno", "count"]);
     agent.want(&[&plan]);
     let member = agent.join(plan);
@@ -314,9 +140,9 @@ fn each_process_has_the_calls_and_errors_that_strace_counts() {
     for (pid, calls) in by_process {
         let pid = pid.to_string();
         let mut found: BTreeMap<(String, i32), u64> = BTreeMap::new();
-        for (row, count) in rows.0.iter().filter(|(row, _)| row["pid"] == pid) {
+        for row in rows.with(&[("pid", &pid)]) {
             let key = (row["call"].clone(), row["errno"].parse().unwrap());
-            *found.entry(key).or_default() += count;
+            *found.entry(key).or_default() += row["count"].parse::<u64>().unwrap();
         }
         assert_eq!(found, calls, "process {pid}");
         compared += calls.values().sum::<u64>();
@@ -328,7 +154,7 @@ fn each_process_has_the_calls_and_errors_that_strace_counts() {
 fn two_million_calls_are_counted_while_subscribers_come_and_go_and_processes_end() {
     let Some(_guard) = alone() else { return };
     let load = short_lives();
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let plan = agent.plan(&["comm", "call", "count"]);
     let other = agent.plan(&["pid", "errno", "count", "timed", "latency", "latency_histogram"]);
     agent.want(&[&plan]);
@@ -353,7 +179,7 @@ fn two_million_calls_are_counted_while_subscribers_come_and_go_and_processes_end
     for part in &parts {
         let of_pid = [("pid", pid.as_str())];
         let timed = part.sum("timed", &of_pid);
-        assert_eq!(part.sum("latency_histogram", &of_pid), timed);
+        assert_eq!(part.histogram("latency_histogram", &of_pid).iter().sum::<u64>(), timed);
         assert!(timed == 0 || part.sum("latency", &of_pid) / timed > 10);
     }
 }
@@ -361,7 +187,7 @@ fn two_million_calls_are_counted_while_subscribers_come_and_go_and_processes_end
 #[test]
 fn each_call_has_its_latency_once_it_is_asked_for() {
     let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let fields = ["timed", "latency", "latency_least", "latency_greatest", "latency_histogram"];
     let keys = ["pid", "call", "count"];
     let plan = agent.plan(&keys.into_iter().chain(fields).collect::<Vec<_>>());
@@ -376,7 +202,7 @@ fn each_call_has_its_latency_once_it_is_asked_for() {
     let of_quick = [("pid", quick.as_str()), ("call", "getppid")];
     assert_eq!(rows.count(&of_quick), 200_000);
     assert_eq!(rows.sum("timed", &of_quick), 200_000);
-    assert_eq!(rows.sum("latency_histogram", &of_quick), 200_000);
+    assert_eq!(rows.histogram("latency_histogram", &of_quick).iter().sum::<u64>(), 200_000);
     assert!(rows.sum("latency", &of_quick) > 200_000 * 10);
     let of_slow = [("pid", slow.as_str()), ("call", "clock_nanosleep")];
     assert_eq!((rows.count(&of_slow), rows.sum("timed", &of_slow)), (1, 1));
@@ -391,7 +217,7 @@ fn each_call_has_its_latency_once_it_is_asked_for() {
 #[test]
 fn one_that_takes_the_place_of_another_gets_exactly_what_the_other_does_not() {
     let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let plan = agent.plan(&["comm", "call", "count"]);
     agent.want(&[&plan]);
     let mut member = agent.join(Arc::clone(&plan));
@@ -420,53 +246,9 @@ fn one_that_takes_the_place_of_another_gets_exactly_what_the_other_does_not() {
 }
 
 #[test]
-fn a_process_that_ran_for_some_milliseconds_is_still_told_with_its_name() {
-    let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
-    let plan = agent.plan(&["pid", "comm", "call", "count"]);
-    agent.want(&[&plan]);
-    let member = agent.join(plan);
-    let mut pids = Vec::new();
-    for _ in 0..100 {
-        pids.push(run_calls(&["getppid", "1", "17"]));
-    }
-    // They are gone, and so are their keys, when this one runs.
-    thread::sleep(4 * EVERY);
-    run_calls(&["getppid", "1", "1"]);
-    let (rows, lost) = agent.end(&member);
-    assert_eq!(lost, 0);
-    let name = name();
-    for pid in pids {
-        let of_pid = [("pid", pid.as_str()), ("comm", &name), ("call", "getppid")];
-        assert_eq!(rows.count(&of_pid), 17, "process {pid}");
-        let ends = u64::from(kernel::sees_ends());
-        assert_eq!(rows.count(&[("pid", &pid), ("call", "exit_group")]), ends);
-    }
-}
-
-#[test]
-fn calls_for_which_there_is_no_room_are_counted_as_lost() {
-    let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
-    let plan = agent.plan(&["comm", "count"]);
-    // Another one tells all calls apart, more than there is room for.
-    let wide = agent.plan(&["number", "count"]);
-    agent.want(&[&plan, &wide]);
-    let member = agent.join(Arc::clone(&plan));
-    run_calls(&["numbers", "4", "1000", "13000", "3"]);
-    let (rows, lost) = agent.end(&member);
-    let made = 4 * 12_000 * 3;
-    let counted = rows.count(&[("comm", &name())]);
-    assert!(lost > 0, "{counted} counted");
-    // Others make calls as well, for which there may be no room either.
-    assert!(counted <= made + 4 * 200, "{counted}");
-    assert!(counted + lost >= made, "{counted} + {lost}");
-}
-
-#[test]
 fn calls_by_the_32_bit_table_have_their_own_names() {
     let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let plan = agent.plan(&["pid", "call", "abi", "errno", "count"]);
     agent.want(&[&plan]);
     let member = agent.join(plan);
@@ -481,20 +263,20 @@ fn calls_by_the_32_bit_table_have_their_own_names() {
 #[test]
 fn what_nobody_wants_is_not_in_the_kernel() {
     let Some(_guard) = alone() else { return };
-    let mut agent = Agent::start();
+    let mut agent = Agent::start(KIND);
     let idle = kernel::bpf_descriptors();
     assert!(kernel::program_ids().is_empty());
     let plan = agent.plan(&["pid", "count"]);
     agent.want(&[&plan]);
     let counting = kernel::program_ids();
-    // One where calls return, and one where threads end.
+    // Where calls return, where processes begin and move, and where threads end.
     let ends = usize::from(kernel::sees_ends());
-    assert_eq!(counting.len(), 1 + ends);
+    assert_eq!(counting.len(), 3 + ends);
     let timed = agent.plan(&["pid", "errno", "latency"]);
     agent.want(&[&plan, &timed]);
     let (all, maps) = (kernel::program_ids(), kernel::map_ids());
     assert!(all.is_superset(&counting), "what runs is not loaded anew");
-    assert_eq!(all.len(), 4 + ends);
+    assert_eq!(all.len(), 6 + ends);
     agent.want(&[&plan]);
     assert_eq!(kernel::program_ids(), counting);
     agent.want(&[]);
@@ -511,43 +293,20 @@ fn what_nobody_wants_is_not_in_the_kernel() {
 #[test]
 fn the_shipped_policy_says_how_many_calls_a_program_made() {
     let Some(_guard) = alone() else { return };
-    let place = tempfile::tempdir().unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let config = place.path().join("t.toml");
-    // Time enough also for an emulated processor.
-    let settings = "agent.cache_dir = \"cache\"\n[policy.syscall-profile]\nlimits.series = 50_000\n\
-                    limits.cpu_per_call = \"10s\"\nlimits.cpu_percent = 100\nlimits.start_up = \"10s\"\n\
-                    settings.processes = 5_000\n";
-    fs::write(&config, settings).unwrap();
-    let policy = kernel::shipped::shipped("syscall-profile");
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_tipstaff"))
-        .args(["run", "--format", "json", "--metrics", "off", "--name", &name(), "--config"])
-        .arg(config)
-        .arg("--policy")
-        .arg(policy)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines();
-    assert!(log.any(|line| line.unwrap().contains("ready")));
-    run_calls(&["getppid", "3", "50000"]);
-    run_calls(&["numbers", "1", "2000", "2003", "7"]);
-    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
-    let mut said = String::new();
-    agent.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    drop(log);
-    assert!(agent.wait().unwrap().success());
+    let settings = "limits.series = 50_000\nsettings.processes = 5_000\n";
+    let said = sums::run_policy("syscall-profile", settings, || {
+        run_calls(&["getppid", "3", "50000"]);
+        run_calls(&["numbers", "1", "2000", "2003", "7"]);
+    });
     let value = |metric: &str, call: &str, errno: Option<&str>| -> u64 {
-        said.lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        said.iter()
             .filter(|line| line["name"] == metric && line["labels"]["call"] == call)
             .filter(|line| line["labels"]["process"] == name().as_str())
             .filter(|line| errno.is_none_or(|errno| line["labels"]["errno"] == errno))
             .map(|line| line["value"].as_u64().unwrap())
             .sum()
     };
-    assert_eq!(value("syscalls_total", "getppid", None), 150_000, "{said}");
+    assert_eq!(value("syscalls_total", "getppid", None), 150_000, "{said:?}");
     assert_eq!(value("syscall_errors_total", "getppid", None), 0);
     assert_eq!(value("syscall_errors_total", "syscall_2001", Some("ENOSYS")), 7);
     assert_eq!(value("syscalls_timed_total", "getppid", None), 150_000);

@@ -6,6 +6,8 @@
 pub const PROCESSES: &str = "PROCESSES";
 /// Map, array of one u64: the number of the tick that runs, for [`Latency::stamps`].
 pub const TICK: &str = "TICK";
+/// Map, hash of `task_struct` to u64: when the thread entered the call that it is in, or 0.
+pub const ENTERED: &str = "ENTERED";
 /// Map, per-CPU hash of [`CallKey`] to u64: how many calls.
 pub const CALLS: &str = "CALLS";
 /// Map, per-CPU hash of [`CallKey`] to [`Latency`].

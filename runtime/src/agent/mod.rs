@@ -152,6 +152,7 @@ impl Agent {
         let command = charge.command.as_ref().map(fs::metadata).transpose()?;
         let scope = command.map(|directory| directory.ino());
         let mut probes = Probes::open_within(RingSizes::default(), scope)?;
+        probes.limit_keys(config.agent.keys);
         if scope.is_none() {
             // Files are compiled by children. A command, which is a child, too, is not hidden.
             probes.hidden().hide_with_children(probes.pid())?;
@@ -291,6 +292,7 @@ impl Agent {
             ("agent.state_dir", old.agent.state_dir != new.agent.state_dir),
             ("agent.cache_dir", old.agent.cache_dir != new.agent.cache_dir),
             ("compiler", old.compiler != new.compiler),
+            ("agent.keys", old.agent.keys != new.agent.keys),
             ("metrics", old.metrics != new.metrics),
             (
                 "probe",

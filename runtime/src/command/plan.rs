@@ -60,6 +60,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })?;
     let mut printer = Printer { format, out: io::stdout().lock() };
     let mut probes = Probes::open(RingSizes::default());
+    if let Ok(probes) = &mut probes {
+        probes.limit_keys(config.agent.keys);
+    }
     let kinds = kinds(&config, probes.as_mut().ok(), &mut printer)?;
     let plans = plans(&config, &kinds)?;
     let union = plan::union(plans.iter().map(|planned| &planned.plan));

@@ -21,6 +21,7 @@ use crate::{
     guard::{Grant, Mode, OnQuarantine, Rule, Strength},
     kind::Kinds,
     policy::{CompileLimits, Limits},
+    probe::KEYS,
 };
 
 /// Where the file is looked for if none is named.
@@ -64,6 +65,8 @@ pub struct Agent {
     pub state_dir: PathBuf,
     /// How long an event may wait for its batch.
     pub latency: Duration,
+    /// Keys that each aggregated kind has room for.
+    pub keys: u32,
 }
 
 /// Where metrics are served.
@@ -149,6 +152,7 @@ impl Default for Agent {
             cache_dir: CACHE.default_for_this_user(),
             state_dir: STATE.default_for_this_user(),
             latency: Duration::from_millis(100),
+            keys: KEYS,
         }
     }
 }
@@ -303,7 +307,7 @@ fn or<T>(typed: Option<At<T>>, default: T) -> T {
 
 impl Agent {
     fn with(self, typed: typed::Agent, file: Option<&Path>, flags: &Flags) -> Self {
-        let typed::Agent { name, mode, policies, cache_dir, state_dir, latency } = typed;
+        let typed::Agent { name, mode, policies, cache_dir, state_dir, latency, keys } = typed;
         let Flags { name: name_flag, policies: policies_flag, policy, metrics: _ } = flags;
         // Paths in the file start where the file is, those on the command line where the user is.
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -323,6 +327,7 @@ impl Agent {
             cache_dir: in_file(cache_dir).unwrap_or(self.cache_dir),
             state_dir: in_file(state_dir).unwrap_or(self.state_dir),
             latency: latency.map_or(self.latency, |at| at.value.0),
+            keys: keys.map_or(self.keys, |at| at.value.0),
         }
     }
 }

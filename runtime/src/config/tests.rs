@@ -76,6 +76,7 @@ fn every_key_is_read() {
         cache_dir = "/c"
         state_dir = "/s"
         latency = "5ms"
+        keys = 4_096
         [compiler]
         cpu = "1m"
         memory = "2GiB"
@@ -131,6 +132,7 @@ fn every_key_is_read() {
             cache_dir: "/c".into(),
             state_dir: "/s".into(),
             latency: Duration::from_millis(5),
+            keys: 4_096,
         }
     );
     let (cpu, wall) = (Duration::from_mins(1), Duration::from_mins(10));

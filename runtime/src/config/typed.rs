@@ -73,6 +73,12 @@ section! {
         /// How long an event may wait for others to be handed to a policy with it.
         #[default("\"100ms\"")]
         pub latency: Time<1, { 10 * SECOND }>,
+        /// Keys that each aggregated kind has room for: combinations of process, system call and error.
+        /// What finds no room is counted as lost. A map takes up to 2 KiB of kernel memory for each of
+        /// these on a large machine, and has fewer keys where that is not enough; `tipstaff plan` shows
+        /// what it is here.
+        #[default("32768")]
+        pub keys: Whole<1_024, 1_048_576>,
     }
 }
 

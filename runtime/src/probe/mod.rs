@@ -42,7 +42,7 @@ use crate::{
     source::Handover,
 };
 
-pub use aggregate::Aggregates;
+pub use aggregate::{Aggregates, KEYS};
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use dns::{DnsCalls, DnsGuard, Flows};
 pub use error::ProbeError;
@@ -72,6 +72,7 @@ pub struct Probes {
     loaded: BTreeMap<Key, Loaded>,
     aggregates: Aggregates,
     handover: Handover,
+    keys: u32,
 }
 
 /// What is loaded as one.
@@ -145,7 +146,13 @@ impl Probes {
             loaded: BTreeMap::new(),
             aggregates: Aggregates::new(handover.clone()),
             handover,
+            keys: KEYS,
         })
+    }
+
+    /// Gives aggregated kinds that are loaded from now on room for so many keys each.
+    pub fn limit_keys(&mut self, keys: u32) {
+        self.keys = keys;
     }
 
     /// This process as eBPF and /proc see it.
@@ -280,7 +287,7 @@ impl Probes {
         let objects: Vec<Prepared> = missing
             .iter()
             .map(|key| match key {
-                Key::Family(index) => Prepared::of(FAMILIES[*index], btf),
+                Key::Family(index) => Prepared::of(FAMILIES[*index], btf, self.keys),
                 Key::Tracepoint(kind) => {
                     Prepared::new(tracepoint::OBJECT, btf, &self.tracepoints[kind].constants(*kind))
                 }

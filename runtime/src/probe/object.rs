@@ -50,9 +50,10 @@ impl Prepared {
         Ok(Self { name, bytes, constants, entries: Vec::new() })
     }
 
-    /// The object of a family.
-    pub(super) fn of(family: &Family, btf: &Btf) -> Result<Self, ProbeError> {
-        let entries = family.maps.iter().map(|map| (map.name, aggregate::entries(map))).collect();
+    /// The object of a family, whose maps get room for so many keys.
+    pub(super) fn of(family: &Family, btf: &Btf, keys: u32) -> Result<Self, ProbeError> {
+        let sized = family.maps.iter();
+        let entries = sized.map(|map| (map.name, aggregate::entries(map, keys))).collect();
         Ok(Self { entries, ..Self::new(family.object, btf, &[])? })
     }
 }

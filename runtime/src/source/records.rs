@@ -81,6 +81,11 @@ impl Record<'_> {
         self.set(offset, &text.offset.to_ne_bytes());
         self.set(offset + 2, &text.length.to_ne_bytes());
     }
+
+    /// Appends the numbers of a histogram.
+    pub(crate) fn push_histogram(&mut self, offset: usize, buckets: &[u64]) {
+        self.push(offset, buckets.iter().flat_map(|bucket| bucket.to_le_bytes()));
+    }
 }
 
 impl Drop for Record<'_> {

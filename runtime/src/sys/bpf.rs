@@ -18,6 +18,9 @@ const LINK_CREATE: libc::c_int = 28;
 const ENOTSUPP: i32 = 524;
 /// Keys that are read at a time, at first: a kernel that has more in one bucket asks for more room.
 const BATCH: usize = 512;
+/// Most bytes of their values, which on a machine of many CPUs are large; but [`FEWEST`] keys at least.
+const BATCH_BYTES: usize = 1 << 20;
+const FEWEST: usize = 16;
 
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -167,8 +170,7 @@ pub struct Table {
     key: usize,
     /// Bytes of a value: of all CPUs, each rounded up to 8, where the map has one for each.
     value: usize,
-    keys: Vec<u8>,
-    values: Vec<u8>,
+    entries: u32,
     has_batches: bool,
 }
 
@@ -176,18 +178,25 @@ impl Table {
     /// The map of this descriptor, if its keys and values have these sizes. `cpus`: all possible CPUs, a
     /// per-CPU map has a value for each.
     pub fn new(map: OwnedFd, key: usize, value: usize, cpus: usize) -> io::Result<Self> {
-        // Type, id, sizes of key and value.
-        let mut found = [0_u64; 2];
+        // Type, id, sizes of key and value, entries, flags.
+        let mut found = [0_u64; 3];
         info(map.as_fd(), &mut found)?;
         let halves = |word: u64| (word & 0xffff_ffff, word >> 32);
         let ((ty, _), sizes) = (halves(found[0]), halves(found[1]));
+        let entries = u32::try_from(halves(found[2]).0).unwrap_or(u32::MAX);
         if sizes != (key as u64, value as u64) {
             let message =
                 format!("keys and values of {sizes:?} bytes, expected {:?}", (key, value));
             return Err(io::Error::other(message));
         }
         let value = if PER_CPU.contains(&ty) { value.next_multiple_of(8) * cpus } else { value };
-        Ok(Self { map, key, value, keys: Vec::new(), values: Vec::new(), has_batches: true })
+        Ok(Self { map, key, value, entries, has_batches: true })
+    }
+
+    /// Most keys that it can have.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.entries
     }
 
     /// Hands out every key with its value, or values. What is put in or taken out meanwhile may be
@@ -204,18 +213,20 @@ impl Table {
     }
 
     fn read_batches(&mut self, each: &mut impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let mut room = BATCH;
+        let mut room = (BATCH_BYTES / self.value.max(1)).clamp(FEWEST, BATCH);
+        // Given back at the end: a reading may need much more than most do.
+        let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());
         let mut from = vec![0_u8; self.key.max(8)];
         let mut to = from.clone();
         let mut is_first = true;
         loop {
-            self.keys.resize(room * self.key, 0);
-            self.values.resize(room * self.value, 0);
+            all_keys.resize(room * self.key, 0_u8);
+            all_values.resize(room * self.value, 0_u8);
             let mut attributes = BatchAttributes {
                 from: if is_first { 0 } else { from.as_ptr() as u64 },
                 to: to.as_mut_ptr() as u64,
-                keys: self.keys.as_mut_ptr() as u64,
-                values: self.values.as_mut_ptr() as u64,
+                keys: all_keys.as_mut_ptr() as u64,
+                values: all_values.as_mut_ptr() as u64,
                 count: u32::try_from(room).unwrap_or(u32::MAX),
                 map: self.map.as_raw_fd().cast_unsigned(),
                 ..BatchAttributes::default()
@@ -238,8 +249,8 @@ impl Table {
                 },
             };
             let found = usize::try_from(attributes.count).unwrap_or(0).min(room);
-            let keys = self.keys.chunks_exact(self.key);
-            for (key, value) in keys.zip(self.values.chunks_exact(self.value)).take(found) {
+            let keys = all_keys.chunks_exact(self.key);
+            for (key, value) in keys.zip(all_values.chunks_exact(self.value)).take(found) {
                 each(key, value);
             }
             if is_last {
@@ -270,16 +281,19 @@ impl Table {
         }
     }
 
-    /// Takes a key out, and hands out what was there where the kernel can do both at once (Linux 5.14).
+    /// Takes a key out, and hands out what was there. Before Linux 5.14, where that is not one command,
+    /// what is added to the value in the very moment is lost.
     pub fn take(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value];
         let taken = match self.on_key(MAP_LOOKUP_AND_DELETE_ELEM, Some(key), &mut value, 0) {
-            Err(error) if is_unknown(&error) => return self.remove(key).map(|()| None),
-            result => result.map(|()| Some(value)),
+            Err(error) if is_unknown(&error) => self
+                .on_key(MAP_LOOKUP_ELEM, Some(key), &mut value, 0)
+                .and_then(|()| self.remove(key)),
+            result => result,
         };
         match taken {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            result => result,
+            result => result.map(|()| Some(value)),
         }
     }
 

@@ -4,32 +4,22 @@
 #![no_main]
 
 use tipstaff_probes::{
-    aggregate::ONLY_NEW,
+    aggregate::{ONLY_NEW, Processes, SET_BY_RUNTIME, remember, renew},
     aya_ebpf::{
         helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
-        macros::{btf_tracepoint, map},
-        maps::{HashMap, PerCpuHashMap},
-        programs::BtfTracePointContext,
+        macros::{btf_tracepoint, map, raw_tracepoint},
+        maps::PerCpuHashMap,
+        programs::{BtfTracePointContext, RawTracePointContext},
     },
-    events::{
-        aggregate::CallKey,
-        catalogue::syscall_stats::KIND,
-        wire::{Header, LOST_MAP},
-    },
-    kernel::{Pointer, task_struct},
+    events::{aggregate::CallKey, catalogue::syscall_stats::KIND, wire::LOST_MAP},
     map::{lost, wanted},
     syscall, task,
 };
 
-/// Processes that made a call since the kind is wanted.
-const MOST_PROCESSES: u32 = 16_384;
-/// The runtime sets how many keys there can be.
-const MOST_KEYS: u32 = 1;
-
 #[map]
-static PROCESSES: HashMap<u32, Header> = HashMap::with_max_entries(MOST_PROCESSES, 0);
+static PROCESSES: Processes = Processes::with_max_entries(SET_BY_RUNTIME, 0);
 #[map]
-static CALLS: PerCpuHashMap<CallKey, u64> = PerCpuHashMap::with_max_entries(MOST_KEYS, 0);
+static CALLS: PerCpuHashMap<CallKey, u64> = PerCpuHashMap::with_max_entries(SET_BY_RUNTIME, 0);
 
 /// Most processes make the same calls again and again, so nearly always the key is there.
 #[btf_tracepoint(function = "sys_exit")]
@@ -41,7 +31,7 @@ fn count(ctx: BtfTracePointContext) -> i32 {
     if let Some(returned) = syscall::returned(&ctx, word) {
         add(&returned.key);
         if returned.runs {
-            remember(returned.key.pid);
+            remember(&PROCESSES, KIND);
         }
     }
     0
@@ -60,7 +50,7 @@ fn count_ends(_ctx: BtfTracePointContext) -> i32 {
         add(&key);
     }
     if task::current_tid() == task::current_pid() {
-        remember(task::current_pid());
+        remember(&PROCESSES, KIND);
     }
     0
 }
@@ -82,7 +72,7 @@ fn add_first(key: &CallKey) {
         return;
     }
     // First, so that who reads the key knows whose it is.
-    remember(key.pid);
+    remember(&PROCESSES, KIND);
     if CALLS.insert(key, 1, ONLY_NEW).is_ok() {
         return;
     }
@@ -94,15 +84,16 @@ fn add_first(key: &CallKey) {
     }
 }
 
-/// Notes what is known of the process: its first thread has the name that people know it by. Where
-/// there is no room it stays without a name.
-#[inline(always)]
-fn remember(pid: u32) {
-    if task::is_hidden() {
-        return;
-    }
-    let leader: Option<Pointer> = task_struct::group_leader.read(task::current());
-    if let Some(leader) = leader {
-        let _ = PROCESSES.insert(pid, task::header_of(leader, KIND, u64::MAX), 0);
-    }
+/// A process begins, or a thread, whose process is known and stays what it is.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn begin(ctx: RawTracePointContext) -> i32 {
+    renew(&PROCESSES, ctx.arg(1), KIND);
+    0
+}
+
+/// A process came into another cgroup.
+#[raw_tracepoint(tracepoint = "cgroup_attach_task")]
+fn moved(ctx: RawTracePointContext) -> i32 {
+    renew(&PROCESSES, ctx.arg(2), KIND);
+    0
 }

@@ -3,7 +3,7 @@
 #![no_main]
 
 use tipstaff_probes::{
-    aggregate::{ONLY_NEW, add_latency},
+    aggregate::{ONLY_NEW, SET_BY_RUNTIME, add_latency},
     aya_ebpf::{
         helpers::bpf_ktime_get_ns,
         macros::{btf_tracepoint, map, raw_tracepoint},
@@ -18,17 +18,13 @@ use tipstaff_probes::{
     syscall, task,
 };
 
-/// Threads that made a call since the latency is wanted. One that finds no room is not measured.
-const MOST_THREADS: u32 = 65_536;
-/// The runtime sets how many keys there can be.
-const MOST_KEYS: u32 = 1;
-
-/// When the thread entered the call that it is in, or 0. By `task_struct`: a thread that runs a new
-/// program may change its number.
+/// By `task_struct`: a thread that runs a new program may change its number. A thread that finds no room
+/// is not measured.
 #[map]
-static ENTERED: HashMap<u64, u64> = HashMap::with_max_entries(MOST_THREADS, 0);
+static ENTERED: HashMap<u64, u64> = HashMap::with_max_entries(SET_BY_RUNTIME, 0);
 #[map]
-static LATENCIES: PerCpuHashMap<CallKey, Latency> = PerCpuHashMap::with_max_entries(MOST_KEYS, 0);
+static LATENCIES: PerCpuHashMap<CallKey, Latency> =
+    PerCpuHashMap::with_max_entries(SET_BY_RUNTIME, 0);
 #[map]
 static TICK: Array<u64> = Array::with_max_entries(1, 0);
 

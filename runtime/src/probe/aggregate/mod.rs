@@ -6,6 +6,9 @@
 //! can also be had at once, by whoever is about to let a subscriber in or out, so that what happened so
 //! far goes to those who were there. Nothing is lost between two readings, however far they are apart.
 
+mod durations;
+mod processes;
+mod sums;
 mod syscalls;
 
 use std::{
@@ -18,6 +21,8 @@ use std::{
 
 use aya::Ebpf;
 
+use tipstaff_events::catalogue::syscall_stats;
+
 use super::family::Sized;
 use crate::{
     plan::Pace,
@@ -26,13 +31,23 @@ use crate::{
 
 use syscalls::Syscalls;
 
-/// Most memory of a map whose size grows with the number of CPUs.
-const MOST_BYTES: usize = 64 << 20;
+/// How many times as often as asked for a map is read that would become full, at most.
+const MOST_HASTE: u32 = 32;
+/// Keys that a kind has room for unless the configuration says otherwise: calls of some hundreds of
+/// processes.
+pub const KEYS: u32 = 32_768;
+/// Memory of a map that grows with the number of CPUs, for each of these keys. On large machines there
+/// are fewer.
+const BYTES_PER_KEY: usize = 2_048;
 
-/// Entries that a map gets here.
-pub(super) fn entries(map: &Sized) -> u32 {
-    let bytes = map.value.next_multiple_of(8) * cpus().unwrap_or(1);
-    map.most.min(u32::try_from(MOST_BYTES / bytes).unwrap_or(u32::MAX))
+/// Entries that a map gets where there is to be room for so many keys.
+pub(super) fn entries(map: &Sized, keys: u32) -> u32 {
+    let most = (u64::from(keys) * u64::from(map.of_keys.0) / u64::from(map.of_keys.1)).max(1);
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let values = if map.per_cpu { cpus().unwrap_or(1) } else { 1 };
+    let bytes = map.value.next_multiple_of(8) * values;
+    let all = usize::try_from(keys).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_KEY);
+    most.min(u32::try_from(all / bytes).unwrap_or(u32::MAX).max(1))
 }
 
 /// Values that a per-CPU map has for each key.
@@ -62,8 +77,56 @@ struct State {
 
 /// The maps of a kind.
 struct Table {
-    maps: Syscalls,
+    maps: Box<dyn Maps>,
     due: Instant,
+    /// By how much it is read more often than asked for, because it would become full: processes that
+    /// have ended leave it at a reading.
+    haste: u32,
+}
+
+/// The maps of one kind, as this kind needs them read.
+trait Maps: Send {
+    /// Takes the maps that this object has.
+    fn open(&mut self, ebpf: &Ebpf) -> io::Result<()>;
+    /// Forgets the maps that this object has.
+    fn close(&mut self, ebpf: &Ebpf);
+    /// Whether there are no maps any more.
+    fn is_closed(&self) -> bool;
+    /// Writes what was counted since the reading before, and takes out the keys of processes that have
+    /// ended.
+    fn read(&mut self, records: &mut Records) -> io::Result<Found>;
+}
+
+/// What a reading found.
+struct Found {
+    /// Keys that were there.
+    keys: usize,
+    /// Those of them that were taken out.
+    gone: usize,
+    /// Keys that there is room for.
+    room: u32,
+}
+
+/// The maps of this kind.
+fn maps(kind: u16) -> Box<dyn Maps> {
+    match kind {
+        syscall_stats::KIND => Box::<Syscalls>::default(),
+        other => unreachable!("kind {other} is not an aggregated one"),
+    }
+}
+
+impl Table {
+    /// Where more than half of the room is taken, and much of it by those who have ended, the next reading
+    /// comes in half the time. Those who live on are not fewer for that.
+    fn hurry(&mut self, found: &Found) {
+        let Found { keys, gone, room } = *found;
+        let is_filling = u64::try_from(keys * 2).is_ok_and(|keys| keys > room.into());
+        if is_filling && gone * 4 > keys {
+            self.haste = (self.haste * 2).min(MOST_HASTE);
+        } else {
+            self.haste = (self.haste / 2).max(1);
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,7 +143,7 @@ impl Aggregates {
         let mut state = lock(&self.0.state);
         let due = Instant::now() + state.every(kind);
         let table =
-            state.tables.entry(kind).or_insert_with(|| Table { maps: Syscalls::default(), due });
+            state.tables.entry(kind).or_insert_with(|| Table { maps: maps(kind), due, haste: 1 });
         table.maps.open(ebpf)?;
         if !state.has_thread {
             let aggregates = self.clone();
@@ -131,8 +194,11 @@ impl Aggregates {
 
     fn read_table(&self, kind: u16, table: &mut Table) {
         let mut records = Records::new(kind);
-        if let Err(error) = table.maps.read(&mut records) {
-            tracing::error!(%error, "the maps of an aggregated kind cannot be read");
+        match table.maps.read(&mut records) {
+            Ok(found) => table.hurry(&found),
+            Err(error) => {
+                tracing::error!(%error, "the maps of an aggregated kind cannot be read");
+            }
         }
         self.0.handover.put_reading(kind, records);
     }
@@ -144,10 +210,11 @@ impl Aggregates {
             let now = Instant::now();
             let State { tables, pace, .. } = &mut *state;
             for (&kind, table) in tables.iter_mut().filter(|(_, table)| table.due <= now) {
-                let every = every(pace, kind);
-                table.due = (table.due + every).max(now + every / 2);
+                let interval = every(pace, kind) / table.haste;
+                table.due = (table.due + interval).max(now + interval / 2);
                 if self.0.handover.has_room_for_reading() {
                     self.read_table(kind, table);
+                    table.due = table.due.min(now + every(pace, kind) / table.haste);
                 }
             }
             let next = tables.values().map(|table| table.due).min();

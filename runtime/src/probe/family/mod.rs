@@ -3,6 +3,7 @@
 
 mod file;
 mod life;
+mod processes;
 mod signal;
 mod socket;
 mod syscalls;
@@ -20,14 +21,16 @@ pub(super) struct Family {
     pub(super) maps: &'static [Sized],
 }
 
-/// A map with a value for each CPU, which would be too large on large machines.
+/// A map of keys, or of what belongs to keys.
 pub(super) struct Sized {
     /// Its name.
     pub(super) name: &'static str,
-    /// Most entries; fewer where there are many CPUs.
-    pub(super) most: u32,
+    /// Most entries, as a fraction of the keys that a kind has room for; fewer where there are many CPUs.
+    pub(super) of_keys: (u32, u32),
     /// Bytes of a value.
     pub(super) value: usize,
+    /// Whether each CPU has a value.
+    pub(super) per_cpu: bool,
 }
 
 /// One way by which events of some kinds reach us. A kind may need several.

@@ -2,18 +2,13 @@
 //! long they take.
 
 use tipstaff_events::{
-    aggregate::{CALLS, LATENCIES, Latency},
+    aggregate::{CALLS, ENTERED, LATENCIES, Latency},
     catalogue::syscall_stats,
 };
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT, Sized};
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT, Sized, processes};
 
 const TASK: &str = "struct task_struct *";
-
-/// Calls of some hundreds of processes.
-const MOST_CALLS: u32 = 32_768;
-/// A key has half a kilobyte on each CPU.
-const MOST_LATENCIES: u32 = 8_192;
 
 /// Before and since Linux 6.16.
 const EXIT_BEFORE: At<'static> = At::Typed { name: "sched_process_exit", passes: &[TASK] };
@@ -46,9 +41,14 @@ pub(in super::super) static COUNTED: Family = Family {
             without: None,
             ladder: &[Rung { hooks: &[Hook { program: "count", at: SYS_EXIT }], lacks: None }],
         },
+        processes::begin(&[syscall_stats::KIND]),
+        processes::moved(&[syscall_stats::KIND]),
     ],
     aggregates: Some(syscall_stats::KIND),
-    maps: &[Sized { name: CALLS, most: MOST_CALLS, value: size_of::<u64>() }],
+    maps: &[
+        processes::MAP,
+        Sized { name: CALLS, of_keys: (1, 1), value: size_of::<u64>(), per_cpu: true },
+    ],
 };
 
 pub(in super::super) static TIMED: Family = Family {
@@ -77,5 +77,9 @@ pub(in super::super) static TIMED: Family = Family {
         ],
     }],
     aggregates: Some(syscall_stats::KIND),
-    maps: &[Sized { name: LATENCIES, most: MOST_LATENCIES, value: size_of::<Latency>() }],
+    maps: &[
+        // A key has half a kilobyte on each CPU.
+        Sized { name: LATENCIES, of_keys: (1, 4), value: size_of::<Latency>(), per_cpu: true },
+        Sized { name: ENTERED, of_keys: (2, 1), value: size_of::<u64>(), per_cpu: false },
+    ],
 };
