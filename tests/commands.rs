@@ -66,7 +66,13 @@ fn inspect_of_a_text_file_is_one_clear_error() {
 
 #[test]
 fn the_cases_of_every_shipped_policy_pass() {
-    for policy in ["exec-audit", "connect-watch", "file-watch", "syscall-profile"] {
+    for policy in [
+        "exec-audit",
+        "connect-watch",
+        "file-watch",
+        "syscall-profile",
+        "sched-latency",
+    ] {
         build(policy);
         let output = tipstaff(&["test", &format!("policies/{policy}")], root());
         assert!(

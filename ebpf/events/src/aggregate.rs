@@ -13,6 +13,11 @@ pub const CALLS: &str = "CALLS";
 /// Map, per-CPU hash of [`CallKey`] to [`Latency`].
 pub const LATENCIES: &str = "LATENCIES";
 
+/// Map, per-CPU hash of process to [`Switches`].
+pub const SWITCHES: &str = "SWITCHES";
+/// Map, hash of thread to what it waits for, within `sched_stats`.
+pub const WAITING: &str = "WAITING";
+
 /// Ranges of a histogram: nanoseconds up to nine minutes, bytes up to a terabyte.
 pub const BUCKETS: usize = 40;
 
@@ -51,5 +56,27 @@ pub struct Latency {
     /// The longest one.
     pub greatest: [u64; 2],
     /// How many in each range.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// What the scheduler did with the threads of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Switches {
+    /// Times that a thread gave up its processor.
+    pub voluntary: u64,
+    /// Times that it was taken from it.
+    pub involuntary: u64,
+    /// Times that a thread was moved to another processor.
+    pub migrations: u64,
+    /// Times that a thread began to run whose wait is known.
+    pub runs: u64,
+    /// Time that they were ready to run before, and did not.
+    pub queued: u64,
+    /// Time that they were not ready to run before that.
+    pub blocked: u64,
+    /// The part of it in which no signal could wake them.
+    pub uninterruptible: u64,
+    /// How many were ready so long before they ran.
     pub buckets: [u64; BUCKETS],
 }

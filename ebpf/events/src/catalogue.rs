@@ -376,6 +376,35 @@ kinds! {
         /// The table that `number` is of; calls by `int 0x80` and of 32-bit programs have their own.
         abi: Name(ABI), "";
     }
+    /// What the scheduler did with the threads of a process since the tick before, also with those of
+    /// the kernel. A switch counts for who leaves the processor, when it leaves it; a wait counts when
+    /// it is over and the thread runs. Common fields are those of the process: `tid` is its `pid` and
+    /// `comm` that of its first thread.
+    SchedStats sched_stats = 21 in Bulk, pad 4 {
+        /// Times that a thread gave up its processor: what `voluntary_ctxt_switches` in
+        /// `/proc/PID/task/*/status` counts.
+        voluntary: U64, "switches", sum;
+        /// Times that a thread was taken from it: what `nonvoluntary_ctxt_switches` counts.
+        involuntary: U64, "switches", sum;
+        /// Times that a thread was moved to another processor: what `se.nr_migrations` in
+        /// `/proc/PID/task/*/sched` counts. perf's software counter has at most one for each time that
+        /// the thread runs.
+        migrations: U64, "migrations", sum;
+        /// Times that a thread began to run whose wait is known: all, but the first one of those that
+        /// waited already when this was first asked for, and those of threads beyond two for each key
+        /// that there is room for.
+        runs: U64, "runs", sum;
+        /// Time that threads were ready to run and did not, before these runs.
+        queued: U64, "ns", sum;
+        /// Time that threads slept or waited for something else than a processor, before these runs.
+        /// `queued` and `blocked` together are the time off the processor.
+        blocked: U64, "ns", sum;
+        /// The part of `blocked` in which no signal could wake them: mostly waits for storage and locks
+        /// within the kernel.
+        uninterruptible: U64, "ns", sum;
+        /// How long threads were ready before they ran, each time.
+        queued_histogram: Histogram, "ns", sum;
+    }
     /// A DNS query came from a scope with a DNS guard, and it was decided whether it goes on. The event's
     /// process is the one that connected the socket, or where it is not connected the last one that sent
     /// by it; `tid` likewise. Comes from the guard's proxy, with the time of the decision.

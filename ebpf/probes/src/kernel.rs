@@ -75,6 +75,17 @@ impl Offset {
     }
 }
 
+/// Reads a member of a struct that the verifier knows by type: without a helper.
+///
+/// # Safety
+/// `base` is such a pointer, and T is what the kernel has there.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(member: &Offset, base: Pointer) -> Option<T> {
+    let address = member.of(base)?;
+    // SAFETY: the caller promises; the verifier checks type and offset.
+    Some(unsafe { address.cast::<T>().read_volatile() })
+}
+
 /// Reads a `T` at `address`.
 #[inline(always)]
 pub fn read<T>(address: Pointer) -> Option<T> {
@@ -137,11 +148,11 @@ offsets! {
     sock_common { skc_daddr, skc_dport, skc_family, skc_flags, skc_num, skc_rcv_saddr, skc_state, skc_v6_daddr, skc_v6_rcv_saddr }
     socket { sk }
     task_struct {
-        cgroups, comm, exit_code, files, fs, group_leader, mm, pid, real_cred, real_parent, signal,
-        start_boottime, start_time, tgid, thread_info, thread_pid,
+        __state, cgroups, comm, cpu, exit_code, files, fs, group_leader, mm, nvcsw, pid, real_cred,
+        real_parent, signal, start_boottime, start_time, state, tgid, thread_info, thread_pid,
     }
     tcp_sock { bytes_acked, bytes_received, is_mptcp, snd_una, write_seq }
-    thread_info { status }
+    thread_info { cpu, status }
     unix_address { len, name }
     unix_sock { addr, peer }
     upid { nr }

@@ -71,9 +71,16 @@ pub fn wanted(kind: u16) -> Option<u64> {
 #[inline(always)]
 #[must_use]
 pub fn is_hidden() -> bool {
-    is_outside(current())
-        || map::hidden(current_pid()) != 0
-        || parent(current()).is_some_and(|parent| map::hidden(parent) == HIDE_CHILDREN)
+    is_hidden_process(current_pid(), current())
+}
+
+/// The same of a process, by any of its threads.
+#[inline(always)]
+#[must_use]
+pub fn is_hidden_process(pid: u32, task: Pointer) -> bool {
+    is_outside(task)
+        || map::hidden(pid) != 0
+        || parent(task).is_some_and(|parent| map::hidden(parent) == HIDE_CHILDREN)
 }
 
 /// Whether only what happens in one cgroup is reported.

@@ -2,11 +2,7 @@
 //! they take.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-
-use tipstaff::{Counter, Counters, Event, Gap, On, Policy, Settings, metrics};
-
-mod errno;
+use tipstaff::{Counter, Counters, Event, Gap, Known, On, Policy, Settings, errno, metrics};
 
 #[derive(Event)]
 #[event(kind = "syscall_stats", every = "5s")]
@@ -45,14 +41,13 @@ enum By {
 
 struct SyscallProfile {
     by: By,
-    most: usize,
     calls: Counters<2>,
     errors: Counters<3>,
     timed: Counters<2>,
     latency: Counters<2>,
     lost: Counter,
-    /// Processes that are told one by one, and when they made a call last.
-    known: BTreeMap<String, u64>,
+    /// Processes that are told one by one.
+    known: Known<String>,
 }
 
 impl Policy for SyscallProfile {
@@ -81,13 +76,12 @@ impl Policy for SyscallProfile {
         );
         Ok(Self {
             by,
-            most: rules.processes,
             calls: Counters::new("syscalls_total", ["process", "call"]),
             errors: Counters::new("syscall_errors_total", ["process", "call", "errno"]),
             timed: Counters::new("syscalls_timed_total", ["process", "call"]),
             latency: Counters::new("syscall_latency_nanoseconds_total", ["process", "call"]),
             lost: Counter::new("syscalls_lost_total", &[]),
-            known: BTreeMap::new(),
+            known: Known::new(rules.processes, FORGET_NS),
         })
     }
 
@@ -103,7 +97,7 @@ impl On<Calls<'_>> for SyscallProfile {
             By::Exe => calls.exe.unwrap_or("unknown").to_owned(),
             By::Pid => format!("{} {}", calls.pid, calls.comm),
         };
-        let process = if self.is_told_apart(&name, time_ns) { &name } else { "other" };
+        let process = if self.known.admits(&name, time_ns) { &name } else { "other" };
         // A call of the 32-bit table is another one, whatever its name.
         let compat = format!("{} (i386)", calls.call);
         let call = if calls.abi == "native" { calls.call } else { &compat };
@@ -119,24 +113,6 @@ impl On<Calls<'_>> for SyscallProfile {
             self.timed.add([process, call], timed);
             self.latency.add([process, call], latency);
         }
-    }
-}
-
-impl SyscallProfile {
-    /// Whether this process has series of its own.
-    fn is_told_apart(&mut self, name: &str, time_ns: u64) -> bool {
-        if let Some(last) = self.known.get_mut(name) {
-            *last = time_ns;
-            return true;
-        }
-        if self.known.len() >= self.most {
-            self.known.retain(|_, last| time_ns.saturating_sub(*last) < FORGET_NS);
-        }
-        if self.known.len() >= self.most {
-            return false;
-        }
-        self.known.insert(name.to_owned(), time_ns);
-        true
     }
 }
 

@@ -72,9 +72,11 @@
 
 pub mod alert;
 pub mod bindings;
+pub mod errno;
 mod export;
 pub mod field;
 pub mod guard;
+mod known;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
@@ -86,6 +88,7 @@ pub mod window;
 
 pub use alert::{Severity, alert};
 pub use field::List;
+pub use known::Known;
 pub use metrics::{Counter, Counters, Gauge, Histogram};
 pub use policy::{Event, HandOver, On, OnTick, Policy};
 pub use row::{Flags, Gap};

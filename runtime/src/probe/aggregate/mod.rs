@@ -8,6 +8,7 @@
 
 mod durations;
 mod processes;
+mod sched;
 mod sums;
 mod syscalls;
 
@@ -21,7 +22,7 @@ use std::{
 
 use aya::Ebpf;
 
-use tipstaff_events::catalogue::syscall_stats;
+use tipstaff_events::catalogue::{sched_stats, syscall_stats};
 
 use super::family::Sized;
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     source::{Handover, records::Records},
 };
 
+use sched::Sched;
 use syscalls::Syscalls;
 
 /// How many times as often as asked for a map is read that would become full, at most.
@@ -111,6 +113,7 @@ struct Found {
 fn maps(kind: u16) -> Box<dyn Maps> {
     match kind {
         syscall_stats::KIND => Box::<Syscalls>::default(),
+        sched_stats::KIND => Box::<Sched>::default(),
         other => unreachable!("kind {other} is not an aggregated one"),
     }
 }

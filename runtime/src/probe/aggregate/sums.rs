@@ -8,7 +8,7 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 
-use super::cpus;
+use super::{Found, cpus, processes::Processes};
 use crate::sys::bpf::Table;
 
 pub(super) type Fast<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -54,6 +54,34 @@ impl<const KEY: usize, const N: usize> Sums<KEY, N> {
             })?;
         }
         Ok(sums)
+    }
+
+    /// Reads, and hands out what was added to each key since the reading before. The keys of processes that
+    /// have ended are taken out.
+    pub(super) fn read_all(
+        &mut self,
+        processes: &mut Processes,
+        mut each: impl FnMut(&Processes, &[u8; KEY], &[u64; N]),
+    ) -> io::Result<Found> {
+        let ended = processes.ended()?;
+        let found = self.read()?;
+        processes.read(found.keys().map(|key| pid(key)))?;
+        processes.remove(&ended);
+        let mut all = Found { keys: found.len(), gone: 0, room: self.room() };
+        for (key, now) in found {
+            let added = if ended.contains(&pid(&key)) {
+                all.gone += 1;
+                self.take(key, now)
+            } else {
+                self.since(key, now)
+            };
+            if let Some(added) = added {
+                each(processes, &key, &added);
+            }
+        }
+        processes.forget(&ended);
+        self.shrink();
+        Ok(all)
     }
 
     /// What was added since the reading before; `None`: nothing.

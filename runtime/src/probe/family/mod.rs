@@ -4,6 +4,7 @@
 mod file;
 mod life;
 mod processes;
+mod sched;
 mod signal;
 mod socket;
 mod syscalls;
@@ -141,6 +142,7 @@ pub(super) static FAMILIES: &[&Family] = &[
     &socket::FAMILY,
     &syscalls::COUNTED,
     &syscalls::TIMED,
+    &sched::FAMILY,
 ];
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ const TASK: &str = "struct task_struct *";
 
 const FORK: At<'static> = At::Raw { name: "sched_process_fork", passes: &[TASK, TASK] };
 
+const EXEC: At<'static> =
+    At::Raw { name: "sched_process_exec", passes: &[TASK, "pid_t", "struct linux_binprm *"] };
+
 const MOVE: At<'static> = At::Raw {
     name: "cgroup_attach_task",
     passes: &["struct cgroup *", "const char *", TASK, "bool"],
@@ -24,6 +27,16 @@ pub(super) const fn begin(kinds: &'static [u16]) -> Part<'static> {
         fields: 0,
         without: Some("a new process may be told by the name of one that had its number before"),
         ladder: &[Rung { hooks: &[Hook { program: "begin", at: At::Beside(&FORK) }], lacks: None }],
+    }
+}
+
+/// A process runs a new program: its name changes, and perhaps its owner.
+pub(super) const fn exec(kinds: &'static [u16]) -> Part<'static> {
+    Part {
+        kinds,
+        fields: 0,
+        without: Some("a process that runs a new program keeps its name"),
+        ladder: &[Rung { hooks: &[Hook { program: "exec", at: At::Beside(&EXEC) }], lacks: None }],
     }
 }
 
