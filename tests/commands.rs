@@ -72,6 +72,7 @@ fn the_cases_of_every_shipped_policy_pass() {
         "file-watch",
         "syscall-profile",
         "sched-latency",
+        "io-monitor",
     ] {
         build(policy);
         let output = tipstaff(&["test", &format!("policies/{policy}")], root());

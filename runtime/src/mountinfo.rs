@@ -1,4 +1,4 @@
-//! What is mounted where, as this process sees it (`/proc/self/mountinfo`).
+//! What is mounted where, as a process sees it (`/proc/PID/mountinfo`).
 
 use std::{
     ffi::OsString,
@@ -10,6 +10,10 @@ use std::{
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// Number of the mount.
+    pub id: u32,
+    /// Major and minor number of the file system's device.
+    pub device: (u32, u32),
     /// What of the file system is mounted: `/` for all of it.
     pub root: PathBuf,
     /// Where.
@@ -51,7 +55,11 @@ pub fn parse(text: &[u8]) -> Vec<Mount> {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
         let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+        let number = |field: &[u8]| str::from_utf8(field).ok()?.parse::<u32>().ok();
+        let device: Vec<&[u8]> = fields.get(2)?.split(|&byte| byte == b':').collect();
         Some(Mount {
+            id: number(fields[0])?,
+            device: (number(device[0])?, number(device.get(1)?)?),
             root: unescape(fields.get(3)?),
             point: unescape(fields.get(4)?),
             file_system: text(fields.get(dash + 1)?),
@@ -100,6 +108,8 @@ mod tests {
         assert_eq!(
             mounts[2],
             Mount {
+                id: 41,
+                device: (0, 38),
                 root: "/".into(),
                 point: "/my cgroups".into(),
                 file_system: "cgroup2".into(),

@@ -20,7 +20,7 @@ use std::{
 use tipstaff_events::{
     Field, KINDS, Type,
     catalogue::{
-        COMMON, accept, connect, denied, dns_answer, dns_query, listen, open, rename,
+        COMMON, accept, connect, denied, dns_answer, dns_query, io_stats, listen, open, rename,
         syscall_stats, tcp_close, unlink,
     },
     filter::Filter,
@@ -82,14 +82,16 @@ fn expected_lacks(kind: u16) -> BTreeSet<&'static str> {
     let calls = kind == syscall_stats::KIND;
     let dns = [dns_query::KIND, dns_answer::KIND].contains(&kind);
     let any = (u32::MAX, 0);
+    let io = kind == io_stats::KIND;
     let release = vm::release();
     [
         (any, dns, "only scopes with a DNS guard are seen"),
         // Programs at a cgroup are never missed.
         ((5, 12), !dns && kind != denied::KIND, "misses not counted"),
         ((5, 15), calls, "`exit` and `exit_group` are not counted"),
-        ((5, 19), file || socket, "operations by io_uring are not seen"),
+        ((5, 19), file || socket || io, "operations by io_uring are not seen"),
         ((5, 19), file || socket, "completions of io_uring that find no room are not seen"),
+        (any, io, "what aio and mapped files move is not known"),
         ((6, 18), socket && release >= (5, 19), "multishot accepts by io_uring are not seen"),
     ]
     .into_iter()

@@ -18,6 +18,9 @@ pub const SWITCHES: &str = "SWITCHES";
 /// Map, hash of thread to what it waits for, within `sched_stats`.
 pub const WAITING: &str = "WAITING";
 
+/// Map, per-CPU hash of [`IoKey`] to [`IoSums`].
+pub const IO: &str = "IO";
+
 /// Ranges of a histogram: nanoseconds up to nine minutes, bytes up to a terabyte.
 pub const BUCKETS: usize = 40;
 
@@ -78,5 +81,41 @@ pub struct Switches {
     /// The part of it in which no signal could wake them.
     pub uninterruptible: u64,
     /// How many were ready so long before they ran.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// What input and output is counted by. What is not asked for is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IoKey {
+    /// Process (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// The device of the file system, as the kernel has it: 20 bits are the minor number.
+    pub device: u32,
+    /// Number of the mount; 0 where it is not known.
+    pub mount: u32,
+    /// The error, or 0.
+    pub errno: u16,
+    /// Index in [`crate::catalogue::IO_OPERATION`].
+    pub operation: u8,
+    /// Index in [`crate::catalogue::PATH_CLASS`].
+    pub class: u8,
+    /// Index in [`crate::catalogue::FILE_TYPE`].
+    pub file: u8,
+    /// 0.
+    pub pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<IoKey>() == 20);
+
+/// Input and output, added up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct IoSums {
+    /// Calls or requests.
+    pub calls: u64,
+    /// Bytes that they moved.
+    pub bytes: u64,
+    /// How many moved so many, of those that moved any.
     pub buckets: [u64; BUCKETS],
 }

@@ -73,6 +73,15 @@ pub static DNS_VERDICT: &[&str] = &[
     "refuse_unsupported",
     "refuse_overload",
 ];
+/// What is done to a file.
+pub static IO_OPERATION: &[&str] =
+    &["read", "write", "open", "create", "mkdir", "unlink", "rmdir", "submit", "map"];
+/// The way that bytes go.
+pub static PATH_CLASS: &[&str] =
+    &["syscall", "vector", "aio", "io_uring", "splice", "sendfile", "copy_range", "mmap"];
+/// What a file is.
+pub static FILE_TYPE: &[&str] =
+    &["unknown", "regular", "directory", "block", "char", "pipe", "socket", "link"];
 /// Who opened a connection.
 pub static DIRECTION: &[&str] = &["unknown", "outgoing", "incoming"];
 
@@ -404,6 +413,42 @@ kinds! {
         uninterruptible: U64, "ns", sum;
         /// How long threads were ready before they ran, each time.
         queued_histogram: Histogram, "ns", sum;
+    }
+    /// Input and output of files that returned since the tick before, added up by what is asked for. A
+    /// call counts when it returns, a request of `io_uring` when it completes and its process's queue
+    /// has room to say so. `sendfile`, `splice` and `copy_file_range` count as a read of one file and a write of
+    /// the other. Bytes are those that calls say that they moved: what the page cache and the storage
+    /// make of it is something else. What `io_submit` (aio) and memory that is mapped to a file move is
+    /// not known: their rows say how often, and have no `bytes`.
+    IoStats io_stats = 22 in Bulk, pad 3 {
+        /// How many calls or requests; of aio the requests that were submitted, of `mmap` the
+        /// mappings of files that were made.
+        calls: U64, "calls", sum;
+        /// Bytes that were read or written. Absent where that is not known, which is not 0.
+        bytes: U64, "bytes", sum;
+        /// Number of the mount in `/proc/PID/mountinfo`; absent where it is not known: after a failed
+        /// `open`, for `mkdir`, `unlink` and `rmdir`, and where `io_uring` opens.
+        mount: U32, "";
+        /// Major number of the file system's device; 0 for one without storage.
+        device_major: U32, "";
+        /// Minor number of the file system's device.
+        device_minor: U32, "";
+        /// Bytes of each call that moved any.
+        size_histogram: Histogram, "bytes", sum;
+        /// Where the file system is mounted, as the process sees it. Absent where `mount` is, and where
+        /// nobody can be asked any more (the process has ended, and nobody else has its mounts).
+        mountpoint: Text, "";
+        /// Type of the file system, as in `ext4`. Absent where `mountpoint` is.
+        fstype: Text, "";
+        /// The error; 0 for success, also at the end of a file. A call that was interrupted has `EINTR`.
+        errno: U16, "errno";
+        /// What was done. `create` is an `open` that may make a file; `submit`: requests of aio that
+        /// read or write; `map`: a file was mapped.
+        operation: Name(IO_OPERATION), "";
+        /// The way that the bytes went.
+        path_class: Name(PATH_CLASS), "";
+        /// What the file is; `unknown` where `mount` is absent, and for descriptors that are none.
+        file: Name(FILE_TYPE), "";
     }
     /// A DNS query came from a scope with a DNS guard, and it was decided whether it goes on. The event's
     /// process is the one that connected the socket, or where it is not connected the last one that sent

@@ -161,7 +161,14 @@ impl Call {
     #[inline(always)]
     #[must_use]
     pub fn result(&self) -> i32 {
-        told(self.result) as i32
+        self.long_result() as i32
+    }
+
+    /// The same for a call that may return more than 32 bits.
+    #[inline(always)]
+    #[must_use]
+    pub fn long_result(&self) -> i64 {
+        told(self.result)
     }
 }
 

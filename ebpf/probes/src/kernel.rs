@@ -123,7 +123,7 @@ offsets! {
     fs_struct { pwd, root }
     inet_connection_sock { icsk_ulp_data }
     inet_sock { inet_sport }
-    inode { i_mode }
+    inode { i_mode, i_sb }
     io_accept { file_slot, iou_flags }
     io_cqe { flags, res, user_data }
     io_kiocb { cqe, ctx, file, flags, opcode }
@@ -137,7 +137,7 @@ offsets! {
     linux_binprm { file, filename, interp }
     mm_rss_stat { count }
     mm_struct { arg_start, arg_end, exe_file, pgtables_bytes, rss_stat, total_vm }
-    mount { mnt, mnt_mountpoint, mnt_parent }
+    mount { mnt, mnt_id, mnt_mountpoint, mnt_parent }
     mptcp_sock { first }
     mptcp_subflow_context { conn }
     open_how { flags, mode }
@@ -147,6 +147,7 @@ offsets! {
     sock { sk_err, sk_protocol }
     sock_common { skc_daddr, skc_dport, skc_family, skc_flags, skc_num, skc_rcv_saddr, skc_state, skc_v6_daddr, skc_v6_rcv_saddr }
     socket { sk }
+    super_block { s_dev }
     task_struct {
         __state, cgroups, comm, cpu, exit_code, files, fs, group_leader, mm, nvcsw, pid, real_cred,
         real_parent, signal, start_boottime, start_time, state, tgid, thread_info, thread_pid,

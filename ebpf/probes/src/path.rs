@@ -151,6 +151,14 @@ pub fn file_of(descriptor: i32) -> Option<Pointer> {
     (!open_file.is_null()).then_some(open_file)
 }
 
+/// The number of the mount through which an open file is seen.
+#[inline(always)]
+pub fn mount_of(open_file: Pointer) -> Option<u32> {
+    // The first member of a `struct path` is its mount.
+    let mounted: Pointer = file::f_path.read(open_file)?;
+    mount::mnt_id.read(mount::mnt.container_of(mounted)?)
+}
+
 /// The path that a given path means: itself if it is absolute, else behind the directory that it
 /// starts from. Nothing is resolved: symbolic links and `..` stay as they are.
 #[inline(always)]

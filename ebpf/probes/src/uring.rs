@@ -20,18 +20,32 @@ pub const IO_URING: u8 = index(VIA, "io_uring");
 
 /// Operations, from `linux/io_uring.h`.
 pub mod operation {
+    /// readv.
+    pub const READV: u8 = 1;
+    /// writev.
+    pub const WRITEV: u8 = 2;
+    /// pread64 into a buffer that was registered.
+    pub const READ_FIXED: u8 = 4;
+    /// pwrite64 from a buffer that was registered.
+    pub const WRITE_FIXED: u8 = 5;
     /// accept4.
     pub const ACCEPT: u8 = 13;
     /// connect.
     pub const CONNECT: u8 = 16;
     /// openat.
     pub const OPENAT: u8 = 18;
+    /// pread64.
+    pub const READ: u8 = 22;
+    /// pwrite64.
+    pub const WRITE: u8 = 23;
     /// openat2.
     pub const OPENAT2: u8 = 28;
     /// renameat2.
     pub const RENAMEAT: u8 = 35;
     /// unlinkat.
     pub const UNLINKAT: u8 = 36;
+    /// mkdirat.
+    pub const MKDIRAT: u8 = 37;
     /// listen (Linux 6.11).
     pub const LISTEN: u8 = 57;
 }

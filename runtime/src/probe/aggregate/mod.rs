@@ -7,6 +7,8 @@
 //! far goes to those who were there. Nothing is lost between two readings, however far they are apart.
 
 mod durations;
+mod files;
+mod mounts;
 mod processes;
 mod sched;
 mod sums;
@@ -22,7 +24,7 @@ use std::{
 
 use aya::Ebpf;
 
-use tipstaff_events::catalogue::{sched_stats, syscall_stats};
+use tipstaff_events::catalogue::{io_stats, sched_stats, syscall_stats};
 
 use super::family::Sized;
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     source::{Handover, records::Records},
 };
 
+use files::Io;
 use sched::Sched;
 use syscalls::Syscalls;
 
@@ -114,6 +117,7 @@ fn maps(kind: u16) -> Box<dyn Maps> {
     match kind {
         syscall_stats::KIND => Box::<Syscalls>::default(),
         sched_stats::KIND => Box::<Sched>::default(),
+        io_stats::KIND => Box::<Io>::default(),
         other => unreachable!("kind {other} is not an aggregated one"),
     }
 }

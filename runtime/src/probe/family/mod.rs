@@ -2,6 +2,7 @@
 //! program can sit. One file per family; a new probe is an entry there.
 
 mod file;
+mod io;
 mod life;
 mod processes;
 mod sched;
@@ -143,6 +144,7 @@ pub(super) static FAMILIES: &[&Family] = &[
     &syscalls::COUNTED,
     &syscalls::TIMED,
     &sched::FAMILY,
+    &io::FAMILY,
 ];
 
 #[cfg(test)]
