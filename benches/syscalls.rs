@@ -3,40 +3,20 @@
 //! A child calls `getppid` two million times, alone and while it is counted in one way or another, in
 //! turn. What counts is its processor time per call.
 
-use std::{
-    env,
-    hint::black_box,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+mod beside;
 
-use rustix::{
-    process::{Pid, Signal, kill_process},
-    time::{ClockId, clock_gettime},
-};
-use tipstaff_runtime::{
-    decode::subscription,
-    kind::Kinds,
-    outcome::AgentMetrics,
-    plan::{self, bind},
-    probe::{Probes, RingSizes},
-    queue::Queue,
-    reader::{Reader, Subscriber},
-    source::Rings,
-};
+use std::{env, hint::black_box};
+
+use beside::{median, run, with_bpftrace, with_tipstaff};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Calls per run.
 const CALLS: u64 = 2_000_000;
 /// Rounds, of which the median counts.
 const ROUNDS: usize = 9;
 
-/// The one-liner, on classic tracepoints as bpftrace has them, in a mount namespace of its own with
-/// tracefs. It says when it is attached.
-const BPFTRACE: &str = "mount -t tracefs none /sys/kernel/tracing 2>/dev/null; exec bpftrace -e '
-    tracepoint:raw_syscalls:sys_enter { @[pid]=count(); } interval:ms:100 { printf(\"on\\n\"); }'";
+/// The one-liner.
+const BPFTRACE: &str = "tracepoint:raw_syscalls:sys_enter { @[pid]=count(); }";
 
 /// What is asked of Tipstaff.
 const WAYS: [(&str, &[&str]); 4] = [
@@ -55,10 +35,10 @@ fn main() {
     let mut bpftraced = Vec::new();
     let mut counted: [Vec<f64>; WAYS.len()] = Default::default();
     for _ in 0..ROUNDS {
-        alone.push(run());
-        bpftraced.push(with_bpftrace());
+        alone.push(run("--calls"));
+        bpftraced.push(with_bpftrace(BPFTRACE, || run("--calls")));
         for ((_, fields), times) in WAYS.iter().zip(&mut counted) {
-            times.push(with_tipstaff(fields));
+            times.push(with_tipstaff("syscall_stats", fields, || run("--calls")));
         }
     }
     let alone = median(alone);
@@ -83,58 +63,7 @@ fn produce() {
     println!("{}", (cpu_ns() - start) as f64 / CALLS as f64);
 }
 
-/// Another process makes the calls, as our own are hidden.
-fn run() -> f64 {
-    let program = env::current_exe().expect("a path");
-    let output = Command::new(program).arg("--calls").output().expect("a child");
-    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
-}
-
-fn with_bpftrace() -> f64 {
-    let mut child: Child = Command::new("unshare")
-        .args(["--mount", "sh", "-c", BPFTRACE])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("unshare");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-    let mut line = String::new();
-    while line.trim() != "on" {
-        line.clear();
-        let read = lines.read_line(&mut line).expect("a line");
-        assert!(read > 0, "bpftrace does not run: it must be installed, and this be root");
-    }
-    let time = run();
-    kill_process(Pid::from_child(&child), Signal::KILL).expect("our child");
-    child.wait().expect("our child");
-    time
-}
-
-fn with_tipstaff(fields: &[&str]) -> f64 {
-    let kinds = Kinds::built_in();
-    let kind = kinds.named("syscall_stats").expect("in the catalogue");
-    let asked = subscription(kind, fields.iter().copied());
-    let plan = Arc::new(bind("bench", &[asked], &kinds, &[]).expect("bound"));
-    let mut probes = Probes::open(RingSizes::default()).expect("root, and a kernel with BTF");
-    probes.apply(&plan::union([&*plan].into_iter())).expect("attached");
-    let queue = Arc::new(Queue::new(1 << 30, || {}));
-    let subscriber = Subscriber { plan, queue, latency: Duration::from_millis(20) };
-    let rings = Rings::new(&probes).expect("rings");
-    let metrics = Arc::new(AgentMetrics::default());
-    let reader = Reader::start(rings, &kinds, metrics, vec![subscriber]).expect("a thread");
-    thread::sleep(Duration::from_millis(200));
-    let time = run();
-    drop(probes);
-    reader.stop();
-    time
-}
-
 fn cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).expect("after the start")
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_unstable_by(f64::total_cmp);
-    times[times.len() / 2]
 }
