@@ -341,8 +341,11 @@ fn what_is_protected_is_never_reached() {
     let table = server.denied();
     let start = |scope: &str, guard: &str| {
         let lines = section(&cgroup, &table, "", "").replace(&cgroup.scope(), scope) + guard;
-        let mut agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);
-        let line = agent.tipstaff.wait_for_log("set-table refused");
+        let agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);
+        // It is decided before the agent is ready.
+        let said = agent.tipstaff.log.iter();
+        let line = said.clone().find(|line| line.contains("set-table refused")).cloned();
+        let line = line.unwrap_or_else(|| panic!("no refusal: {said:?}"));
         wait_for(&agent, "set-table", "refused", 1);
         assert_eq!(actions(&agent, "set-table", "done"), 0);
         line

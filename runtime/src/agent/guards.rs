@@ -165,6 +165,11 @@ impl Guards {
         }
     }
 
+    /// What was to be done in enforce mode until now, at the start, and was not.
+    pub fn started(&mut self) -> Vec<Decision> {
+        self.records.started()
+    }
+
     /// Does what was asked for, as far as that is allowed.
     pub fn take(&mut self, told: Told, probes: &mut Probes) {
         match told {
@@ -174,12 +179,16 @@ impl Guards {
                 self.conclude(decision, Became::Refused, reason);
             }
             Told::Tripped(policy) => {
+                let mode = self.governor.mode(&policy).0;
                 if self.governor.trip(&policy) {
                     let decision = self.decision(&policy, "breaker", By::Agent, String::new());
                     let reason = format!(
                         "it asks for more actions than `breaker` in [guard] allows: from now on it is only audited, \
                          until `tipstaff mode enforce --policy {policy}`; what is in force stays"
                     );
+                    if mode == Mode::Enforce {
+                        self.records.missed(&decision, &reason);
+                    }
                     self.conclude(decision, Became::Done, reason);
                 }
                 self.switch("mode", By::Agent, probes);

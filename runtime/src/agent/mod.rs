@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, after, never, select, tick};
 use crate::{
     config::{Attach, Config},
     control::{self, Answered, Request},
-    guard::{Desk, Mode, NoMode, Told},
+    guard::{Decision, Desk, Mode, NoMode, Told},
     kind::Kinds,
     outcome::{AgentMetrics, Alerts, Metrics},
     policy::{Compiler, LoadError, Outcome, Pool, Workshop},
@@ -122,6 +122,17 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
+/// How it stands when what the first order named runs or was refused, and what was asked for in that is
+/// done or was not.
+#[derive(Debug)]
+pub struct Ready {
+    /// Number of policies that run.
+    pub running: usize,
+    /// What policies should have got in enforce mode, and did not: whoever counts on their rules goes no
+    /// further.
+    pub not_done: Vec<Decision>,
+}
+
 /// See the module's documentation.
 pub struct Agent {
     config: Config,
@@ -177,13 +188,12 @@ impl Agent {
     }
 
     /// Obeys until it is told to stop or until that time, then delivers everything that was seen
-    /// and ends all policies. `ready` is called once, when what the first order named runs or was
-    /// refused, with the number of policies that run.
+    /// and ends all policies. `ready` is called once, see [`Ready`].
     pub fn run(
         mut self,
         orders: &Receiver<Order>,
         until: Option<Instant>,
-        mut ready: impl FnMut(usize),
+        mut ready: impl FnMut(Ready),
     ) {
         let end = until
             .map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
@@ -214,7 +224,11 @@ impl Agent {
                 is_ready = true;
                 self.policies.settle(SETTLE);
                 self.policies.look(&self.config);
-                ready(self.policies.running());
+                // What was asked for until now is in force before anybody counts on it.
+                while let Ok(told) = self.told.try_recv() {
+                    self.policies.act(told);
+                }
+                ready(self.policies.ready());
             }
         }
         self.policies.stop();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{
+    Ready,
     guards::{Guards, PolicyMode},
     refused::Refused,
     sight::{Sight, Unseen},
@@ -125,9 +126,9 @@ impl Policies {
         self.sight.kinds()
     }
 
-    /// Number of policies that run.
-    pub fn running(&self) -> usize {
-        self.active.len()
+    /// How the start went, once.
+    pub fn ready(&mut self) -> Ready {
+        Ready { running: self.active.len(), not_done: self.guards.started() }
     }
 
     /// Says why a file holds no policy that runs. What ran from it before goes on.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    guard::{Decision, Decisions, Governor, Outcome},
+    guard::{Decision, Decisions, Governor, Mode, Outcome},
     outcome::{ActionLabels, AgentMetrics},
     trust::TrustError,
 };
@@ -39,6 +39,8 @@ pub(super) struct Records {
     stamp: String,
     /// Number of the last decision.
     decided: u64,
+    /// What was not done as it should have been in enforce mode, until the agent is ready.
+    missed: Option<Vec<Decision>>,
 }
 
 impl Records {
@@ -47,8 +49,9 @@ impl Records {
         Ok(Self {
             decisions: directory.map(Decisions::open).transpose()?,
             counts: Arc::clone(counts),
-            stamp: format!("{:x}", wall().as_secs()),
+            stamp: format!("{:x}", wall().as_millis()),
             decided: 0,
+            missed: Some(Vec::new()),
         })
     }
 
@@ -90,20 +93,33 @@ impl Records {
         self.decisions.as_mut().map_or(Ok(()), |decisions| decisions.write(decision))
     }
 
+    /// What was missed at the start, which is over.
+    pub fn started(&mut self) -> Vec<Decision> {
+        self.missed.take().unwrap_or_default()
+    }
+
+    /// Notes, at the start, that what a policy wanted in enforce mode is not done.
+    pub fn missed(&mut self, decision: &Decision, reason: &str) {
+        if let Some(missed) = &mut self.missed {
+            missed.push(Decision { reason: reason.to_owned(), ..decision.clone() });
+        }
+    }
+
     /// Records, tells and counts what became of it.
     pub fn conclude(&mut self, mut decision: Decision, became: Outcome, reason: String) {
         (decision.outcome, decision.reason) = (became, reason);
         if let Err(error) = self.write(&mut decision) {
             tracing::error!(id = decision.id, %error, "a decision cannot be recorded");
         }
+        let is_missed = matches!(became, Outcome::Refused | Outcome::Failed | Outcome::Undone);
+        if is_missed && decision.mode == Mode::Enforce.name() {
+            self.missed(&decision, &decision.reason);
+        }
         let Decision { id, policy, scope, mode, .. } = &decision;
-        match became {
-            Outcome::Refused | Outcome::Failed | Outcome::Undone => {
-                tracing::warn!(id, policy, scope, mode, "{decision}");
-            }
-            Outcome::Decided | Outcome::Done | Outcome::Audited => {
-                tracing::info!(id, policy, scope, mode, "{decision}");
-            }
+        if is_missed {
+            tracing::warn!(id, policy, scope, mode, "{decision}");
+        } else {
+            tracing::info!(id, policy, scope, mode, "{decision}");
         }
         let labels = ActionLabels {
             policy: decision.policy,

@@ -171,8 +171,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Stdout::start_on(io::stderr(), raised, style, Arc::clone(&counts), || ()),
     }
     .context("cannot start the thread for the report")?;
-    agent.run(&ordered, None, |running| {
-        let _ = tell.send(running);
+    agent.run(&ordered, None, |ready| {
+        let _ = tell.send(ready.running);
     });
     drop(tell);
 

@@ -126,7 +126,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         runtime.spawn(server.serve(exposition, Arc::clone(&is_ready), std::future::pending()));
     }
     let mut runs_nothing = false;
-    agent.run(&ordered, duration.map(|duration| Instant::now() + duration), |running| {
+    agent.run(&ordered, duration.map(|duration| Instant::now() + duration), |ready| {
+        let running = ready.running;
         is_ready.store(true, Ordering::Relaxed);
         runs_nothing = running == 0 && config.agent.policies.is_none();
         if runs_nothing {
