@@ -198,7 +198,7 @@ impl Guards {
 
     fn act(&mut self, ask: &Ask, probes: &mut Probes) {
         let begun = Instant::now();
-        let Ask { policy, scope, guard: _, action } = ask;
+        let Ask { policy, scope, action, .. } = ask;
         let mut decision = self.decision(policy, action.name(), By::Policy, scope.to_string());
         decision.what = match action {
             Action::Set { table, .. } => {
@@ -224,6 +224,7 @@ impl Guards {
             // Nothing is kept for a scope without a table.
             self.governor.removed(policy, scope);
         }
+        self.governor.acted(ask);
     }
 
     /// Puts a table in force, if no one protected is concerned.

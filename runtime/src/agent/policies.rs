@@ -495,6 +495,7 @@ fn member(loaded: &Loaded, section: &config::Policy, generation: &Generation) ->
         pinned: loaded.is_pinned(section),
         digest: loaded.digest.to_string(),
         generation: generation.number(),
+        tables: section.limits.tables,
         rules: section.limits.rules,
     }
 }

@@ -203,7 +203,7 @@ fn alert_line(alert: &Alert) -> Value {
 /// What it asked for, or why that was refused at once.
 fn action_line(told: &Told) -> Value {
     match told {
-        Told::Ask(Ask { policy: _, scope, guard, action }) => {
+        Told::Ask(Ask { policy: _, scope, guard, number: _, action }) => {
             let what = match action {
                 Action::Set { table, .. } => table.to_string(),
                 Action::Add(rule) => rule.to_string(),

@@ -2,11 +2,11 @@
 //! thread that calls the policy. What passes is handed to the governor when the call has ended well.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -52,8 +52,10 @@ pub struct Ask {
     pub policy: Arc<str>,
     /// Where.
     pub scope: Scope,
-    /// Number that the events of its guard bear.
+    /// Number that the events of its guard bear; 0 where it has none.
     pub guard: u32,
+    /// Number of this ask.
+    pub number: u64,
     /// What.
     pub action: Action,
 }
@@ -135,6 +137,8 @@ struct Shared {
     has_command: bool,
     /// Number of the last guard.
     guards: AtomicU32,
+    /// Number of the last ask.
+    asks: AtomicU64,
     all: Mutex<All>,
     standings: Mutex<HashMap<String, Arc<Mutex<Standing>>>>,
 }
@@ -160,8 +164,18 @@ struct Standing {
     refusals: Window,
     tripped: bool,
     tables: BTreeMap<Scope, Held>,
+    /// What was handed in last for each scope, until the governor has acted on it.
+    pending: BTreeMap<Scope, Pending>,
     /// Numbers of its guards, also of those that are still to be.
     guards: BTreeMap<Scope, u32>,
+}
+
+/// What the governor has yet to act on.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    number: u64,
+    /// Whether there is no table if it is done.
+    clears: bool,
 }
 
 /// A table that a policy has in a scope.
@@ -188,6 +202,7 @@ impl Desk {
             governor,
             has_command,
             guards: AtomicU32::new(0),
+            asks: AtomicU64::new(0),
             all: Mutex::new(all),
             standings: Mutex::default(),
         };
@@ -235,6 +250,15 @@ impl Desk {
         } else {
             standing.tables.remove(scope);
             standing.guards.remove(scope);
+        }
+    }
+
+    /// Says that the governor has acted on this, whatever came of it.
+    pub fn acted(&self, ask: &Ask) {
+        let standing = self.standing(&ask.policy);
+        let mut standing = lock(&standing);
+        if standing.pending.get(&ask.scope).is_some_and(|last| last.number == ask.number) {
+            standing.pending.remove(&ask.scope);
         }
     }
 
@@ -299,7 +323,15 @@ impl PolicyDesk {
 
     /// Hands over what was asked for in a call that ended well.
     pub fn hand_in(&self, waiting: &mut Vec<Ask>) {
+        if waiting.is_empty() {
+            return;
+        }
+        // Held, so that two instances hand in one after the other.
+        let mut standing = lock(&self.standing);
         for ask in mem::take(waiting) {
+            let pending =
+                Pending { number: ask.number, clears: matches!(ask.action, Action::Clear) };
+            standing.pending.insert(ask.scope.clone(), pending);
             self.tell(Told::Ask(ask));
         }
     }
@@ -328,10 +360,10 @@ impl PolicyDesk {
             let reason = "there is no scope `command` here: it is that of `tipstaff exec`; expected `cgroup:/PATH`";
             return Err(Refusal::new(&reason));
         }
-        let before = Before { waiting, held: &standing.tables };
+        let before = Before { waiting, pending: &standing.pending, held: &standing.tables };
         let action = self.parse(&before, &scope, wish)?;
         if before.makes_no_difference(&scope, &action) {
-            return Ok(self.guard(&mut standing.guards, &scope));
+            return Ok(self.guard(&mut standing.guards, &scope, &action));
         }
         if !matches!(action, Action::Clear) && before.tables_with(&scope) > self.tables {
             let reason = format!(
@@ -342,13 +374,18 @@ impl PolicyDesk {
             return Err(Refusal::limit("tables", reason));
         }
         self.spend(standing, now)?;
-        let guard = self.guard(&mut standing.guards, &scope);
-        waiting.push(Ask { policy: Arc::clone(&self.policy), scope, guard, action });
+        let guard = self.guard(&mut standing.guards, &scope, &action);
+        let number = self.desk.shared.asks.fetch_add(1, Ordering::Relaxed) + 1;
+        waiting.push(Ask { policy: Arc::clone(&self.policy), scope, guard, number, action });
         Ok(guard)
     }
 
-    /// The number of the policy's guard in a scope. The scopes are as many as its budget allows.
-    fn guard(&self, guards: &mut BTreeMap<Scope, u32>, scope: &Scope) -> u32 {
+    /// The number of the policy's guard in a scope, which it has from the first action that may make one:
+    /// the scopes are as many as its budget allows.
+    fn guard(&self, guards: &mut BTreeMap<Scope, u32>, scope: &Scope, action: &Action) -> u32 {
+        if matches!(action, Action::Clear) {
+            return guards.get(scope).copied().unwrap_or_default();
+        }
         *guards
             .entry(scope.clone())
             .or_insert_with(|| self.desk.shared.guards.fetch_add(1, Ordering::Relaxed) + 1)
@@ -413,9 +450,10 @@ impl PolicyDesk {
     }
 }
 
-/// What there is before an action: what waits, over what the policy has.
+/// What there is before an action: what waits, over what is handed in, over what the policy has.
 struct Before<'a> {
     waiting: &'a [Ask],
+    pending: &'a BTreeMap<Scope, Pending>,
     held: &'a BTreeMap<Scope, Held>,
 }
 
@@ -428,6 +466,8 @@ impl Before<'_> {
     fn makes_no_difference(&self, scope: &Scope, action: &Action) -> bool {
         match (self.of(scope).next_back(), action) {
             (Some(last), _) => last == action,
+            // What it has is not what it will have.
+            (None, _) if self.pending.contains_key(scope) => false,
             (None, Action::Clear) => !self.held.contains_key(scope),
             (None, Action::Add(_)) => false,
             (None, Action::Set { table, log_only }) => self
@@ -439,14 +479,18 @@ impl Before<'_> {
 
     /// Number of tables if there is one in this scope.
     fn tables_with(&self, scope: &Scope) -> usize {
-        let mut scopes: std::collections::BTreeSet<&Scope> = self.held.keys().collect();
-        scopes.insert(scope);
-        for Ask { scope, action, .. } in self.waiting {
-            match action {
-                Action::Clear => scopes.remove(scope),
-                _ => scopes.insert(scope),
+        let mut scopes: BTreeSet<&Scope> = self.held.keys().collect();
+        let pending = self.pending.iter().map(|(scope, Pending { clears, .. })| (scope, *clears));
+        let waiting = self.waiting.iter();
+        let waiting = waiting.map(|ask| (&ask.scope, matches!(ask.action, Action::Clear)));
+        for (scope, clears) in pending.chain(waiting) {
+            if clears {
+                scopes.remove(scope)
+            } else {
+                scopes.insert(scope)
             };
         }
+        scopes.insert(scope);
         scopes.len()
     }
 

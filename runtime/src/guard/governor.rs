@@ -31,6 +31,8 @@ pub struct Member {
     pub digest: String,
     /// Its generation.
     pub generation: u32,
+    /// Scopes in which it may have tables.
+    pub tables: usize,
     /// Rules that one table of it may have.
     pub rules: usize,
 }
@@ -245,7 +247,7 @@ impl Governor {
     /// What is to be done about an action. `now` is since boot.
     #[must_use]
     pub fn decide(&self, ask: &Ask, now: Duration) -> Verdict {
-        let Ask { policy, scope, guard: _, action } = ask;
+        let Ask { policy, scope, action, .. } = ask;
         let Some(entry) = self.members.get(&**policy) else {
             return Verdict::Refuse("the policy is gone".to_owned());
         };
@@ -292,6 +294,13 @@ impl Governor {
                 (after.held, after.ends)
             }
         };
+        let most = entry.member.tables;
+        if before.is_none() && entry.tables.len() >= most {
+            let tables = entry.tables.len();
+            return Verdict::Refuse(format!(
+                "it has tables in {tables} scopes, its limit is {most} (`tables`)"
+            ));
+        }
         let most = entry.member.rules;
         if held.table.rules.len() > most {
             let rules = held.table.rules.len();
@@ -301,6 +310,11 @@ impl Governor {
         }
         let mode = guard_mode(mode, held.log_only).unwrap_or(GuardMode::Audit);
         Verdict::Install(InForce { held, ends, mode })
+    }
+
+    /// This was acted on, whatever came of it.
+    pub fn acted(&self, ask: &Ask) {
+        self.desk.acted(ask);
     }
 
     /// A table is in force now.

@@ -170,3 +170,61 @@ fn a_guard_has_one_number_for_as_long_as_there_is_a_table() {
     desk.set_table("p", &SCOPE.parse().unwrap(), None);
     assert_ne!(policy.ask(&mut waiting, SCOPE, set(TABLE)).unwrap(), first);
 }
+
+#[test]
+fn what_is_handed_in_and_not_yet_done_counts() {
+    let (desk, policy, told) = desk(&Limits { tables: 1, ..Limits::default() });
+    let scope: Scope = SCOPE.parse().unwrap();
+    let held = |table: &str| Some(Held { table: table.parse().unwrap(), log_only: false });
+    let (a, b) = ("default deny", "default allow");
+    desk.set_table("p", &scope, held(a));
+    let hand_in = |wish: Wish<'_>| {
+        let mut waiting = Vec::new();
+        policy.ask(&mut waiting, SCOPE, wish).unwrap();
+        policy.hand_in(&mut waiting);
+        match told.try_recv() {
+            Ok(Told::Ask(ask)) => Some(ask),
+            _ => None,
+        }
+    };
+    let first = hand_in(set(b)).expect("another table");
+    let second = hand_in(set(a)).expect("its last word, though it is the table in force");
+    desk.set_table("p", &scope, held(b));
+    desk.acted(&first);
+    let third = hand_in(set(b)).expect("what comes is not what is in force");
+    desk.acted(&second);
+    assert!(hand_in(Wish::Clear).is_some(), "older ones do not settle it");
+    desk.acted(&third);
+    // Cleared, but not yet.
+    let fifth = hand_in(set(b)).expect("a table");
+    desk.set_table("p", &scope, held(b));
+    desk.acted(&fifth);
+    assert_eq!(hand_in(set(b)), None, "nothing is under way");
+
+    // Nor do scopes escape the limit while their tables are under way.
+    desk.set_table("p", &scope, None);
+    let sixth = hand_in(set(a)).expect("a table");
+    let elsewhere = || policy.ask(&mut Vec::new(), "cgroup:/b", set(a)).map_err(|no| no.limit);
+    assert_eq!(elsewhere(), Err(Some("tables")));
+    desk.acted(&sixth);
+    assert!(elsewhere().is_ok(), "it was not done");
+}
+
+#[test]
+fn clearing_what_is_not_there_leaves_nothing_behind() {
+    let (_desk, policy, _told) = desk(&Limits { actions_per_minute: 2, ..Limits::default() });
+    let mut waiting = Vec::new();
+    for n in 0..1000 {
+        assert_eq!(policy.ask(&mut waiting, &format!("cgroup:/{n}"), Wish::Clear), Ok(0));
+    }
+    assert!(waiting.is_empty() && lock(&policy.standing).guards.is_empty());
+    // Nor does what the budget refuses.
+    for n in 0..1000 {
+        let _ = policy.ask(
+            &mut waiting,
+            &format!("cgroup:/{n}"),
+            Wish::Add { rule: "deny", ttl: None },
+        );
+    }
+    assert_eq!((waiting.len(), lock(&policy.standing).guards.len()), (2, 2));
+}

@@ -3,7 +3,7 @@ use super::*;
 const S: Duration = Duration::from_secs(1);
 
 fn member(mode: Mode) -> Member {
-    Member { mode, pinned: true, digest: "sha256:0".into(), generation: 1, rules: 5 }
+    Member { mode, pinned: true, digest: "sha256:0".into(), generation: 1, tables: 2, rules: 5 }
 }
 
 fn governor(agent: Mode) -> Governor {
@@ -13,7 +13,7 @@ fn governor(agent: Mode) -> Governor {
 }
 
 fn ask(action: Action) -> Ask {
-    Ask { policy: "p".into(), scope: Scope::Command, guard: 1, action }
+    Ask { policy: "p".into(), scope: Scope::Command, guard: 1, number: 1, action }
 }
 
 fn set(table: &str) -> Action {
@@ -175,4 +175,23 @@ fn a_policy_that_is_gone_leaves_its_scopes_behind_to_be_cleared() {
         governor.decide(&ask(Action::Clear), S),
         Verdict::Refuse("the policy is gone".to_owned())
     );
+}
+
+#[test]
+fn tables_are_as_many_as_the_limit_says_also_if_the_desk_let_more_pass() {
+    let mut governor = governor(Mode::Enforce);
+    let at = |scope: &str, table: &str| Ask { scope: scope.parse().unwrap(), ..ask(set(table)) };
+    for scope in ["cgroup:/a", "cgroup:/b"] {
+        let asked = at(scope, "default deny");
+        let Verdict::Install(table) = governor.decide(&asked, S) else {
+            panic!("within the limit")
+        };
+        governor.installed("p", &asked.scope, table);
+    }
+    assert_eq!(
+        governor.decide(&at("cgroup:/c", "default deny"), S),
+        Verdict::Refuse("it has tables in 2 scopes, its limit is 2 (`tables`)".to_owned())
+    );
+    let again = governor.decide(&at("cgroup:/b", "default allow"), S);
+    assert!(matches!(again, Verdict::Install(_)), "one that is there may change");
 }
