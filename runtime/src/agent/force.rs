@@ -27,6 +27,7 @@ pub(super) struct Force {
 /// A guard in the kernel.
 struct Installed {
     guard: NetworkGuard,
+    mode: GuardMode,
     /// Inode of its cgroup: another one may have its path later.
     inode: u64,
     denied: u64,
@@ -59,13 +60,21 @@ impl Force {
         let told = |error: ProbeError| error.to_string();
         let inode = fs::metadata(directory).map_err(|error| error.to_string())?.ino();
         let there = self.guards.get_mut(key).filter(|installed| installed.inode == inode);
-        if let Some(Installed { guard, .. }) = there {
+        if let Some(Installed { guard, mode: former, .. }) = there {
             // What is milder comes first.
             if mode == GuardMode::Audit {
                 guard.set_mode(mode).map_err(told)?;
             }
-            guard.install(table).map_err(told)?;
-            return guard.set_mode(mode).map_err(told);
+            if let Err(error) = guard.install(table) {
+                let back = guard.set_mode(*former);
+                return Err(match back {
+                    Ok(()) => error.to_string(),
+                    Err(back) => format!("{error}; the table before is now in {mode} mode: {back}"),
+                });
+            }
+            guard.set_mode(mode).map_err(told)?;
+            *former = mode;
+            return Ok(());
         }
         let mut guard = probes.guard_network(directory, number, mode).map_err(told)?;
         guard.install(table).map_err(told)?;
@@ -75,7 +84,7 @@ impl Force {
         }
         self.let_go(key);
         let count_at = Instant::now();
-        let installed = Installed { guard, inode, denied: 0, would_deny: 0, count_at };
+        let installed = Installed { guard, mode, inode, denied: 0, would_deny: 0, count_at };
         self.guards.insert(key.clone(), installed);
         self.count(key);
         Ok(())
@@ -91,7 +100,9 @@ impl Force {
     pub fn set_mode(&mut self, key: &Key, mode: GuardMode) -> Result<(), String> {
         self.count(key);
         let installed = self.guards.get_mut(key).ok_or("there is no table")?;
-        installed.guard.set_mode(mode).map_err(|error| error.to_string())
+        installed.guard.set_mode(mode).map_err(|error| error.to_string())?;
+        installed.mode = mode;
+        Ok(())
     }
 
     /// Takes a table out of force. Nothing is denied afterwards, also where someone else keeps the links.

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     clock,
-    config::{Config, Protected},
+    config::{self, Config},
     guard::{
         Action, Ask, Decision, Governor, GuardMode, Mode, OnQuarantine, Outcome as Became,
-        Protection, Scope, Strength, Told, denied_elsewhere,
+        Protected, Protection, Scope, Strength, Told, denied_elsewhere,
         governor::{InForce, Member, Switch, Verdict},
     },
     mountinfo,
@@ -74,17 +74,30 @@ impl Guards {
         self.protection = Protection { agent: vec![std::process::id()], ..Protection::default() };
         for protected in &guard.protected {
             match protected {
-                Protected::Cgroup(path) => self.protection.cgroups.push(path.clone()),
-                Protected::Executable(path) => self.protection.executables.push(path.clone()),
+                config::Protected::Cgroup(path) => self.protection.cgroups.push(path.clone()),
+                config::Protected::Executable(path) => {
+                    self.protection.executables.push(path.clone());
+                }
             }
         }
         self.governor.configure(config.agent.mode, &guard.always_allow)
     }
 
-    /// Takes over the configuration: tables follow the modes and have the operator's exceptions.
-    pub fn configure(&mut self, config: &Config, probes: &mut Probes) {
+    /// Takes over the configuration, and what it makes of the policies that run: tables follow the modes,
+    /// have the operator's exceptions, and leave those that are protected now alone.
+    pub fn configure(
+        &mut self,
+        config: &Config,
+        members: Vec<(String, Member)>,
+        probes: &mut Probes,
+    ) {
         let is_other = self.take_over(config);
+        // All of it is known before anything is switched.
+        for (policy, member) in members {
+            self.governor.admit(&policy, member);
+        }
         self.switch("mode", By::Operator, probes);
+        self.spare_protected();
         if !is_other {
             return;
         }
@@ -100,6 +113,26 @@ impl Guards {
             match result {
                 Ok(()) => self.conclude(decision, Became::Done, String::new()),
                 Err(error) => self.conclude(decision, Became::Failed, error),
+            }
+        }
+    }
+
+    /// Takes tables out of force where someone is inside who may not be reached now.
+    fn spare_protected(&mut self) {
+        let scopes =
+            self.governor.in_force().map(|(policy, scope, _)| (policy.to_owned(), scope.clone()));
+        for (policy, scope) in scopes.collect::<Vec<_>>() {
+            let Ok((mount, directory)) = self.directory(&scope) else { continue };
+            match self.protection.check(&mount, &directory) {
+                // Nobody is known to be concerned.
+                Ok(()) | Err(Protected::Missing(_) | Protected::Unknown { .. }) => {}
+                Err(protected) => {
+                    let decision =
+                        self.decision(&policy, "protect", By::Operator, scope.to_string());
+                    self.force.let_go(&(policy.clone(), scope.clone()));
+                    self.governor.removed(&policy, &scope);
+                    self.conclude(decision, Became::Undone, protected.to_string());
+                }
             }
         }
     }

@@ -182,11 +182,10 @@ impl Policies {
     /// as it is any more ends.
     pub fn reconfigure(&mut self, config: &Config) {
         let before = self.modes();
-        self.guards.configure(config, self.sight.probes());
-        for (name, active) in &self.active {
-            let member = member(&active.loaded, &config.policy(name), active.running.generation());
-            self.guards.admit(name, member, self.sight.probes());
-        }
+        let members = self.active.iter().map(|(name, Active { loaded, running, .. })| {
+            (name.clone(), member(loaded, &config.policy(name), running.generation()))
+        });
+        self.guards.configure(config, members.collect(), self.sight.probes());
         self.warn_of_unpinned(config);
         self.end_distrusted();
         let changed = self.active.iter().filter_map(|(name, active)| {

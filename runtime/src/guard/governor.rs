@@ -45,6 +45,13 @@ struct Entry {
     tables: BTreeMap<Scope, InForce>,
 }
 
+impl Entry {
+    /// How far the policy may go by itself.
+    fn own(&self) -> Mode {
+        self.live.unwrap_or(self.member.mode)
+    }
+}
+
 /// A table that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
@@ -191,7 +198,7 @@ impl Governor {
         let Some(entry) = self.members.get(policy) else {
             return (Mode::Observe, "there is no such policy".to_owned());
         };
-        let own = entry.live.unwrap_or(entry.member.mode);
+        let own = entry.own();
         let said = |live: Option<Mode>| if live.is_some() { ", as the operator said" } else { "" };
         let (mode, why) = if agent <= own {
             (agent, format!("the mode of the agent is `{agent}`{}", said(self.live)))
@@ -347,7 +354,10 @@ impl Governor {
             let (mode, _) = self.mode(name);
             for (scope, table) in &entry.tables {
                 let to = guard_mode(mode, table.held.log_only);
-                let stays = entry.tripped && to == Some(GuardMode::Audit);
+                // What was in force stays for the breaker alone, and not for whoever says audit.
+                let stays = entry.tripped
+                    && entry.member.pinned
+                    && self.agent_mode().min(entry.own()) == Mode::Enforce;
                 if to != Some(table.mode) && !stays {
                     switches.push(Switch { policy: name.clone(), scope: scope.clone(), to });
                 }

@@ -125,6 +125,25 @@ fn who_asked_for_too_much_keeps_what_is_in_force_and_gets_no_more() {
 }
 
 #[test]
+fn the_operators_audit_counts_also_after_the_breaker() {
+    let by_file: fn(&mut Governor) = |governor| {
+        governor.configure(Mode::Audit, &[]);
+    };
+    let by_section: fn(&mut Governor) = |governor| governor.admit("p", member(Mode::Audit));
+    let by_digest: fn(&mut Governor) =
+        |governor| governor.admit("p", Member { pinned: false, ..member(Mode::Enforce) });
+    for say in [by_file, by_section, by_digest] {
+        let mut governor = governor(Mode::Enforce);
+        act(&mut governor, set("default deny"), S);
+        governor.trip("p");
+        assert_eq!(governor.switches(), []);
+        say(&mut governor);
+        let to: Vec<_> = governor.switches().into_iter().map(|switch| switch.to).collect();
+        assert_eq!(to, [Some(GuardMode::Audit)]);
+    }
+}
+
+#[test]
 fn rules_are_added_with_a_time_to_live_that_goes_on() {
     let mut governor = governor(Mode::Enforce);
     assert_eq!(
