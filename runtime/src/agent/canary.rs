@@ -2,10 +2,12 @@
 //! ours, in a cgroup of its own.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
     io::Write as _,
     net::{Ipv4Addr, UdpSocket},
-    path::PathBuf,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -36,8 +38,51 @@ pub fn sing() -> io::Result<bool> {
     }
 }
 
-/// Tries it; why not, if they do not deny.
-pub(super) fn prove(probes: &mut Probes) -> Result<(), String> {
+/// Why it is not proven that rules deny.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unproven {
+    /// They do not. This stays so.
+    #[error("a child of ours was not denied what a rule denies")]
+    NotDenied,
+    /// It could not be tried, which may be otherwise the next time.
+    #[error("it could not be tried: {0}")]
+    Untried(String),
+}
+
+/// What was found when it was tried.
+#[derive(Debug, Default)]
+pub(super) struct Proof(Option<Result<(), Unproven>>);
+
+impl Proof {
+    /// What is known.
+    pub fn known(&self) -> Option<&Result<(), Unproven>> {
+        self.0.as_ref()
+    }
+
+    /// What is known, and else what is found now.
+    pub fn get(&mut self, attempt: impl FnOnce() -> Result<(), Unproven>) -> Result<(), Unproven> {
+        if let Some(known) = &self.0 {
+            return known.clone();
+        }
+        let found = attempt();
+        if !matches!(found, Err(Unproven::Untried(_))) {
+            self.0 = Some(found.clone());
+        }
+        found
+    }
+}
+
+/// Tries it.
+pub(super) fn prove(probes: &mut Probes) -> Result<(), Unproven> {
+    match is_denied(probes) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Unproven::NotDenied),
+        Err(reason) => Err(Unproven::Untried(reason)),
+    }
+}
+
+/// Whether a child is denied what a rule denies.
+fn is_denied(probes: &mut Probes) -> Result<bool, String> {
     let told = |error: io::Error| error.to_string();
     let cage = Cage::new().map_err(|error| format!("no cgroup can be made: {error}"))?;
     // Not by its path: the file may be another one by now.
@@ -57,9 +102,9 @@ pub(super) fn prove(probes: &mut Probes) -> Result<(), String> {
     go.write_all(b"\n").map_err(told)?;
     let status = canary.wait().map_err(told)?;
     match status.code() {
-        Some(0) => Ok(()),
-        Some(1) => Err("a child of ours was not denied what a rule denies".to_owned()),
-        _ => Err(format!("a child of ours could not try it: {status}")),
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err(format!("a child of ours ended with {status}")),
     }
 }
 
@@ -69,16 +114,25 @@ struct Cage(PathBuf);
 impl Cage {
     fn new() -> io::Result<Self> {
         let own = mountinfo::cgroup_v2()?.join("tipstaff");
-        match fs::create_dir(&own) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
         let cage = own.join(format!("canary-{}", std::process::id()));
-        match fs::create_dir(&cage) {
-            // Of a process that had our number before.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(Self(cage)),
+        let until = Instant::now() + PATIENCE;
+        loop {
+            make(&own)?;
+            match make(&cage) {
+                // The last one to use the folder has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < until => {
+                }
+                result => return result.map(|()| Self(cage)),
+            }
         }
+    }
+}
+
+/// Makes a cgroup, if it is not there: that of a process that had our number before is as good.
+fn make(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -88,6 +142,10 @@ impl Drop for Cage {
         let until = Instant::now() + PATIENCE;
         while fs::remove_dir(&self.0).is_err() && self.0.exists() && Instant::now() < until {
             thread::sleep(LOOK_EVERY);
+        }
+        if let Some(folder) = self.0.parent() {
+            // Others may be in it.
+            let _ = fs::remove_dir(folder);
         }
     }
 }
@@ -114,5 +172,23 @@ impl Drop for Canary {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_tried_is_remembered() {
+        let untried = Err(Unproven::Untried("the machine is busy".into()));
+        for found in [Ok(()), Err(Unproven::NotDenied)] {
+            let mut proof = Proof::default();
+            assert_eq!(proof.get(|| untried.clone()), untried);
+            assert_eq!(proof.known(), None, "it may be otherwise the next time");
+            assert_eq!(proof.get(|| found.clone()), found);
+            assert_eq!(proof.get(|| untried.clone()), found);
+            assert_eq!(proof.known(), Some(&found));
+        }
     }
 }

@@ -37,8 +37,8 @@ pub(super) struct Guards {
     records: Records,
     protection: Protection,
     command: Option<PathBuf>,
-    /// Whether rules deny here, once that was tried.
-    proven: Option<Result<(), String>>,
+    /// Whether rules deny here.
+    proof: canary::Proof,
     outcome: Outcome,
 }
 
@@ -60,7 +60,7 @@ impl Guards {
             records: Records::open(charge.decisions.as_deref(), &outcome.counts)?,
             protection: Protection::default(),
             command: charge.command.clone(),
-            proven: None,
+            proof: canary::Proof::default(),
             outcome,
         };
         guards.take_over(config);
@@ -320,7 +320,7 @@ impl Guards {
     ) -> Result<(), String> {
         let proven = match mode {
             GuardMode::Enforce => Some(self.prove(probes)),
-            GuardMode::Audit => self.proven.clone(),
+            GuardMode::Audit => self.proof.known().cloned(),
         };
         match (proven, mode) {
             (Some(Ok(())), _) => {
@@ -328,15 +328,15 @@ impl Guards {
                 Ok(())
             }
             (Some(Err(reason)), GuardMode::Enforce) => {
-                Err(format!("rules deny nothing here: {reason}"))
+                Err(format!("it is not proven that rules deny here: {reason}"))
             }
             _ => Ok(()),
         }
     }
 
     /// Whether rules deny on this kernel.
-    pub fn prove(&mut self, probes: &mut Probes) -> Result<(), String> {
-        self.proven.get_or_insert_with(|| canary::prove(probes)).clone()
+    pub fn prove(&mut self, probes: &mut Probes) -> Result<(), canary::Unproven> {
+        self.proof.get(|| canary::prove(probes))
     }
 
     /// The mount of the hierarchy, and the directory of the cgroup that a scope is.

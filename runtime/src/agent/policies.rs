@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{self, Config, Settings},
     feed::MemberId,
-    guard::{Grant, Told, governor::Member},
+    guard::{Grant, Mode, Told, governor::Member},
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Union},
@@ -397,17 +397,18 @@ impl Policies {
             .settings
             .check(&loaded.manifest, config.file.as_deref())
             .map_err(|problems| Refused::Settings { path: path(), problems })?;
-        // There is nothing between all and nothing yet.
-        if let Some(least) = section.require
-            && grants(&loaded.imports).next().is_some()
-            && let Err(reason) = self.guards.prove(self.sight.probes())
-        {
-            let least = least.name();
-            return Err(Refused::Strength { path: path(), name: name.clone(), least, reason });
-        }
         // It may ask for actions when it is given its settings.
         let member = member(&loaded, &section, &generation);
         self.guards.admit(name, member, self.sight.probes());
+        // There is nothing between all and nothing yet.
+        if let Some(least) = section.require
+            && grants(&loaded.imports).next().is_some()
+            && self.guards.mode(name) == Mode::Enforce
+            && let Err(unproven) = self.guards.prove(self.sight.probes())
+        {
+            let (least, reason) = (least.name(), unproven.to_string());
+            return Err(Refused::Strength { path: path(), name: name.clone(), least, reason });
+        }
         let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
         generation.enters(Life::Configured, &"an instance took its settings");
         let kinds = self.sight.kinds();
