@@ -150,11 +150,8 @@ impl Force {
             ("would_deny", &mut installed.would_deny, would_deny),
         ];
         for (verdict, before, now) in told {
-            let labels = DenialLabels {
-                policy: key.0.clone(),
-                scope: key.1.to_string(),
-                verdict: verdict.to_owned(),
-            };
+            // Not by scope: a policy names as many of these as it likes, and counts stay.
+            let labels = DenialLabels { policy: key.0.clone(), verdict: verdict.to_owned() };
             // There from the beginning, so that the first denial is an increase.
             let more = now.saturating_sub(*before);
             self.counts.denials.get_or_create(&labels).inc_by(more);

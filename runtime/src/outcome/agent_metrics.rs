@@ -95,8 +95,6 @@ labels! {
     DenialLabels {
         /// Name of the policy.
         policy,
-        /// Where its table is.
-        scope,
         /// `denied`, or in audit `would_deny`.
         verdict
     }
