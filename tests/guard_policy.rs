@@ -10,6 +10,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -501,4 +502,87 @@ fn in_audit_the_agent_does_nothing_to_any_process_or_cgroup() {
     let (code, did) = watched("enforce");
     assert_eq!(code, DENIED);
     assert!(did.iter().any(|line| line.contains("canary-")), "{did:?}");
+}
+
+#[test]
+fn what_is_asked_for_at_the_start_is_in_force_when_the_agent_is_ready() {
+    if !can_probe("what_is_asked_for_at_the_start_is_in_force_when_the_agent_is_ready") {
+        return;
+    }
+    let (cgroup, server) = (Cgroup::new(), Server::start());
+    let lines = section(&cgroup, &server.denied(), "", "");
+    let agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);
+    assert_eq!(cgroup.curl(&server), DENIED);
+    // The log as it was until then.
+    let said = agent.tipstaff.log.join("\n");
+    assert!(said.contains("set-table done"), "{said}");
+}
+
+#[test]
+fn what_became_of_a_policys_file_takes_no_rules_and_keeps_no_mode_from_being_lowered() {
+    if !can_probe("what_became_of_a_policys_file_takes_no_rules") {
+        return;
+    }
+    let (cgroup, server) = (Cgroup::new(), Server::start());
+    let lines = section(&cgroup, &server.denied(), "", "");
+    let mut agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);
+    let guarded = fixture("guarded");
+    let file = guarded.file_name().and_then(|name| name.to_str()).expect("a name");
+    agent.put(file, b"no policy");
+    agent.tipstaff.wait_for_log("the policy that was loaded from there before goes on");
+    agent.configure("[guard]\nbreaker = 99\n");
+    assert_eq!(cgroup.curl(&server), DENIED);
+    assert_eq!(actions(&agent, "release", "done"), 0);
+    let (code, _, error) = agent.command(&["mode", "audit"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(cgroup.curl(&server), 0);
+    // It was read as root's, and so is what runs.
+    let (code, _, error) = agent.command(&["mode", "enforce"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(cgroup.curl(&server), DENIED);
+    // From observe it is asked what the file is.
+    agent.command(&["mode", "observe"]);
+    let (code, _, error) = agent.command(&["mode", "enforce"]);
+    assert!(code == 1 && error.contains("has changed since it was loaded"), "{error}");
+}
+
+#[test]
+fn the_mode_is_not_raised_on_the_word_of_files_that_others_can_change() {
+    if !can_probe("the_mode_is_not_raised_on_the_word_of_files_that_others_can_change") {
+        return;
+    }
+    let (cgroup, server) = (Cgroup::new(), Server::start());
+    let lines = section(&cgroup, &server.denied(), "", "");
+    let agent = Agent::start_in("observe", &[&fixture("guarded")], &lines);
+    for path in [agent.configuration(), &agent.policies] {
+        let before = fs::metadata(path).expect("there").permissions();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("ours");
+        let (code, _, error) = agent.command(&["mode", "enforce"]);
+        assert!(code == 1 && error.contains("can be written by others"), "{error}");
+        fs::set_permissions(path, before).expect("ours");
+        assert_eq!(cgroup.curl(&server), 0);
+    }
+    let (code, _, error) = agent.command(&["mode", "enforce"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    until("the policy is asked anew", || (cgroup.curl(&server) == DENIED).then_some(()));
+}
+
+#[test]
+fn who_is_protected_from_now_on_is_let_out() {
+    if !can_probe("who_is_protected_from_now_on_is_let_out") {
+        return;
+    }
+    let (cgroup, server) = (Cgroup::new(), Server::start());
+    let directory = TempDir::new().expect("a directory");
+    let sleep = directory.path().join("sleep");
+    fs::copy("/bin/sleep", &sleep).expect("copied");
+    let sleep = sleep.to_str().expect("UTF-8");
+    let lines = section(&cgroup, &server.denied(), "", "");
+    let mut agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);
+    let held = cgroup.hold(sleep);
+    assert_eq!(cgroup.curl(&server), DENIED);
+    agent.configure(&format!("[guard]\nprotected = [{sleep:?}]\n"));
+    assert_eq!(cgroup.curl(&server), 0);
+    assert_eq!(actions(&agent, "protect", "undone"), 1);
+    drop(held);
 }

@@ -43,7 +43,7 @@ pub use lock::{Lock, LockError};
 
 use guards::{Guards, PolicyMode};
 use loader::{Answer, Loader};
-use policies::Policies;
+use policies::{Policies, modes::check_files};
 
 /// The states of policies are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -300,6 +300,16 @@ impl Agent {
     /// Takes over what can change while the agent runs.
     fn reconfigure(&mut self, new: Config) {
         let old = &self.config;
+        // Where the file says the same as before, what `tipstaff mode` said goes on to count, and the file
+        // was read as one that says less.
+        if new.agent.mode == old.agent.mode
+            && self.mode() > new.agent.mode
+            && let Err(error) = check_files(&new, self.mode())
+        {
+            tracing::error!("{error}");
+            tracing::error!("the configuration is not taken over: what runs goes on as before");
+            return;
+        }
         let fixed = [
             ("agent.name", old.agent.name != new.agent.name),
             ("agent.policies", old.agent.policies != new.agent.policies),

@@ -6,7 +6,7 @@
 //! is lost, and none is seen twice. Everything that can fail is done before the running generation
 //! is touched, so that it goes on whatever happens.
 
-mod modes;
+pub(super) mod modes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -187,7 +187,7 @@ impl Policies {
         });
         self.guards.configure(config, members.collect(), self.sight.probes());
         self.warn_of_unpinned(config);
-        self.end_distrusted();
+        self.end_distrusted(&before);
         let changed = self.active.iter().filter_map(|(name, active)| {
             let section = config.policy(name);
             let is_changed = active.section != section || active.latency != config.agent.latency;

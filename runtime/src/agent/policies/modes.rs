@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     guard::Mode,
     policy::{Digest, Loaded, MAX_FILE, grants},
-    trust::Trust,
+    trust::{Trust, TrustError},
 };
 
 impl Policies {
@@ -43,14 +43,13 @@ impl Policies {
         }
     }
 
-    /// Ends policies whose files are not to be trusted in the mode of now.
-    pub(super) fn end_distrusted(&mut self) {
-        for name in self.active.keys().cloned().collect::<Vec<_>>() {
-            let trusted = self.active.get(&name).map(|active| {
-                (active.loaded.path.clone(), still_trusted(&active.loaded, self.guards.mode(&name)))
-            });
-            if let Some((path, Err(error))) = trusted {
-                self.remove(&name, "its file is not to be trusted in this mode");
+    /// Ends policies that go further now than before, and whose files are not to be trusted then.
+    pub(super) fn end_distrusted(&mut self, before: &BTreeMap<String, Mode>) {
+        for (name, from) in before {
+            let Some(Active { loaded, .. }) = self.active.get(name) else { continue };
+            let path = loaded.path.clone();
+            if let Err(error) = may_rise(loaded, *from, self.guards.mode(name)) {
+                self.remove(name, "its file is not to be trusted in this mode");
                 self.refuse(path, &error);
             }
         }
@@ -69,13 +68,19 @@ impl Policies {
         mode: Mode,
         config: &Config,
     ) -> Result<(), String> {
+        if policy.is_none() && mode > self.guards.agent_mode() {
+            check_files(config, mode).map_err(|error| error.to_string())?;
+        }
         let concerned =
             |(name, _): &(&String, &Active)| policy.is_none_or(|policy| policy == *name);
         for (name, Active { loaded, section, .. }) in self.active.iter().filter(concerned) {
-            still_trusted(loaded, mode)?;
             let own = if policy.is_some() { mode } else { mode.min(section.mode) };
-            let section = config.policy(name);
-            loaded.check_grants(&section, own).map_err(|error| error.to_string())?;
+            let from = self.guards.mode(name);
+            if own > from {
+                may_rise(loaded, from, own)?;
+                let section = config.policy(name);
+                loaded.check_grants(&section, own).map_err(|error| error.to_string())?;
+            }
         }
         let before = self.modes();
         self.guards.set_mode(policy, mode, self.sight.probes())?;
@@ -89,14 +94,26 @@ impl Policies {
     }
 }
 
-/// Whether a policy's file, which was read when less could be done by it, would be read in this mode, and
-/// is still what it was.
-fn still_trusted(loaded: &Loaded, mode: Mode) -> Result<(), String> {
-    if mode == Mode::Observe {
+/// Whether the configuration file and the directory of policies are such as are read in this mode: they
+/// were read in another one, if the operator says it by `tipstaff mode`.
+pub(in crate::agent) fn check_files(config: &Config, mode: Mode) -> Result<(), TrustError> {
+    let trust = Trust::of(mode);
+    if let Some(file) = &config.file {
+        trust.read(file, MAX_FILE)?;
+    }
+    config.agent.policies.as_ref().map_or(Ok(()), |policies| trust.names(policies).map(drop))
+}
+
+/// Whether a policy that goes as far as `from` may go as far as `to`: its file must be one that would be
+/// read then. Where it is lowered there is nothing to be asked. What was read in observe may have been
+/// anybody's, and so the file must still be what was read; later it was root's, and whatever is in it by
+/// now is not what runs.
+fn may_rise(loaded: &Loaded, from: Mode, to: Mode) -> Result<(), String> {
+    if to <= from {
         return Ok(());
     }
-    let bytes = Trust::of(mode).read(&loaded.path, MAX_FILE).map_err(|error| error.to_string())?;
-    if Digest::of(&bytes) == loaded.digest {
+    let bytes = Trust::of(to).read(&loaded.path, MAX_FILE).map_err(|error| error.to_string())?;
+    if from > Mode::Observe || Digest::of(&bytes) == loaded.digest {
         Ok(())
     } else {
         Err(format!("{}: has changed since it was loaded", shown(&loaded.path)))
