@@ -361,7 +361,7 @@ fn the_shipped_policy_says_how_long_a_program_was_off_the_processor() {
     let script = "import time\nfor _ in range(200): time.sleep(0.001)";
     let settings = "limits.series = 50_000\nsettings.processes = 5_000\n";
     let said = sums::run_policy("sched-latency", settings, || {
-        let mut python = std::process::Command::new(&program);
+        let mut python = Command::new(&program);
         assert!(python.args(["-I", "-S", "-c", script]).status().unwrap().success());
     });
     let value = |metric| sums::value(&said, metric, &[("process", &comm)]);

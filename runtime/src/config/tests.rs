@@ -141,7 +141,7 @@ fn every_key_is_read() {
     assert_eq!(config.metrics.listen, Listen::On("0.0.0.0:1".parse().unwrap()));
     assert_eq!(config.metrics.idle_expiry, Duration::from_mins(90));
     let attach = Attach::Tracepoint { category: "block".into(), name: "block_rq_complete".into() };
-    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 20 }]);
+    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 21 }]);
     let policy = config.policy("my-policy");
     assert_eq!(
         policy.digest,
