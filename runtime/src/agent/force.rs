@@ -131,6 +131,13 @@ impl Force {
         gone.map(|(key, _)| key.clone()).collect()
     }
 
+    /// Counts what was denied until now, by all tables.
+    pub fn count_all(&mut self) {
+        for key in self.guards.keys().cloned().collect::<Vec<_>>() {
+            self.count(&key);
+        }
+    }
+
     fn count(&mut self, key: &Key) {
         let Some(installed) = self.guards.get_mut(key) else { return };
         let begun = Instant::now();

@@ -471,6 +471,11 @@ impl Guards {
         }
     }
 
+    /// Counts what was denied until now.
+    pub fn count(&mut self) {
+        self.force.count_all();
+    }
+
     /// A decision that is not made yet.
     fn decision(&mut self, policy: &str, action: &str, by: By, scope: String) -> Decision {
         self.records.draft(&self.governor, policy, action, by, scope)

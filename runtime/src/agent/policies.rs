@@ -270,7 +270,9 @@ impl Policies {
 
     /// Detaches the probes, delivers what they saw, and ends all policies.
     pub fn stop(self) {
-        let Self { mut sight, reader, active, .. } = self;
+        let Self { mut sight, reader, active, mut guards, .. } = self;
+        // With what was denied until now.
+        guards.count();
         if let Err(error) = sight.apply(&Union::default()) {
             tracing::error!("the probes cannot be detached: {error}");
         }

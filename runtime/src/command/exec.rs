@@ -15,15 +15,15 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use tipstaff_runtime::{
-    agent::{Agent, Charge, Order},
+    agent::{Agent, Charge, Keep, Order, Ready},
     config::{Config, Flags, Listen},
     escape,
     exec::{
-        Ended, ExecError, Identity, Keeper, NotStarted, OnDeath, Process, Scope, StandIn,
+        Ended, ExecError, Identity, Keeper, Links, NotStarted, OnDeath, Process, Scope, StandIn,
         Supervisor, leave_descriptors_to_the_command, named,
     },
     guard::Mode,
-    outcome::{AgentMetrics, Alerts, Metrics},
+    outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
         Style, Totals,
         stdout::{self, Stdout},
@@ -38,6 +38,11 @@ use super::{Format, end_on_panic};
 /// Exit code of our own failures, as `env` has it: nothing was run.
 pub const FAILED: u8 = 125;
 
+/// Exit code if rules denied something and `--fail-on-block` was given.
+const BLOCKED: u8 = 123;
+
+/// After this long it is said that processes do not die.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long standard error or the report may take for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How often to look for a signal while policies are loaded.
@@ -60,10 +65,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
     INT, TERM, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that are sent to tipstaff alone are \
     passed on. The command stays in the process group and on the terminal that it is started on, which \
     tipstaff leaves: so keys such as Ctrl-C and Ctrl-Z reach the command directly, and once.\n\n\
+    Without --audit or --enforce nothing is done to the command. With --audit what policies ask for is \
+    decided and told, and denies nothing. With --enforce it is done, and all that policies ask for at \
+    the start is in force before the command starts; if it cannot be, the command does not start. What a \
+    policy may ask for, and the file that may ask, stand in the configuration, which must be root's.\n\n\
     When the command ends, tipstaff ends. Processes that it left behind live on, are named in a \
-    warning, and are watched no more.\n\n\
+    warning, and are watched no more; where rules deny, they are killed.\n\n\
     Exit code: the command's; 128 and the signal that killed it; 125 for a failure of our own, in \
-    which case nothing was run; 126 if the command cannot be run, 127 if it is not there. If Ctrl-C \
+    which case nothing was run; 123 with --fail-on-block if rules denied something; 126 if the command cannot be run, 127 if it is not there. If Ctrl-C \
     kills it on a terminal, tipstaff dies of SIGINT as well, so that a script does not go on.")]
 pub struct Args {
     /// Configuration file [default: /etc/tipstaff/tipstaff.toml, if it exists]
@@ -85,11 +94,32 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
     /// What becomes of the command and all that it started if tipstaff is killed
-    #[arg(long, value_name = "WHAT", default_value = "release")]
-    on_death: Death,
+    /// [default: release, with --enforce kill]
+    #[arg(long, value_name = "WHAT")]
+    on_death: Option<Death>,
+    /// Decide what policies ask for, and tell what it would deny
+    #[arg(long, conflicts_with = "enforce")]
+    audit: bool,
+    /// Do what policies ask for
+    #[arg(long)]
+    enforce: bool,
+    /// Exit with 123, whatever the command's exit code, if rules denied something
+    #[arg(long, requires = "enforce")]
+    fail_on_block: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+impl Args {
+    /// How far policies go.
+    fn mode(&self) -> Mode {
+        match (self.audit, self.enforce) {
+            (_, true) => Mode::Enforce,
+            (true, _) => Mode::Audit,
+            _ => Mode::Observe,
+        }
+    }
 }
 
 /// What becomes of the command if we die.
@@ -104,7 +134,8 @@ enum Death {
 /// Runs the command. An error is a failure of our own, for [`FAILED`].
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     end_on_panic();
-    let Args { config: file, policy, policies, user, report, format, on_death, command } = args;
+    let mode = args.mode();
+    let Args { config: file, policy, policies, user, report, format, on_death, command, .. } = args;
     let identity = Identity::find(user.as_deref())?;
     if identity.as_ref().is_some_and(Identity::is_root) {
         eprintln!(
@@ -113,7 +144,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let flags =
         Flags { name: None, policies: policies.clone(), policy, metrics: Some(Listen::Off) };
-    let mut config = Config::load(file.as_deref(), &flags)?;
+    let mut config = Config::load_for(mode, file.as_deref(), &flags)?;
     let files = files(&config, policies.is_some())?;
     config.agent.policies = None;
     let out = match &report {
@@ -138,27 +169,40 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     leave_descriptors_to_the_command().map_err(ExecError::StandIn)?;
     let supervisor = Supervisor::new().map_err(ExecError::Signals)?;
     let on_death = match on_death {
-        Death::Kill => OnDeath::Kill,
-        Death::Release => OnDeath::Release,
+        Some(Death::Kill) => OnDeath::Kill,
+        None if mode == Mode::Enforce => OnDeath::Kill,
+        Some(Death::Release) | None => OnDeath::Release,
     };
     let keeper = Keeper::start(scope.path(), on_death).map_err(ExecError::Keeper)?;
 
     let counts = Arc::new(AgentMetrics::default());
     let metrics = Metrics::new(config.metrics.idle_expiry);
     let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
-    // Whatever the configuration says: nothing keeps guards yet if this process dies.
+    let links = Links::to(&keeper);
+    let keep = links.clone();
     let charge = Charge {
         command: Some(scope.path().to_owned()),
-        mode: Some(Mode::Observe),
-        ..Charge::default()
+        mode: Some(mode),
+        decisions: None,
+        keep: Some(Keep(Arc::new(move |links| keep.keep(links)))),
     };
+    let tally = Tally(Arc::new(Exposition::new(&counts, &metrics)));
     let agent = Agent::start(config, Arc::clone(&counts), metrics.clone(), alerts, &charge)?;
     let kinds = agent.kinds().clone();
     let (orders, ordered) = unbounded();
     let (tell, ready) = bounded(1);
     let named = files.len();
     let _ = orders.send(Order::Files(files));
-    let work = Work { supervisor, stand_in, keeper: Some(keeper), scope, on_death, named };
+    let work = Work {
+        supervisor,
+        stand_in,
+        keeper: Some(keeper),
+        links,
+        scope,
+        on_death,
+        named,
+        tally: tally.clone(),
+    };
     let work = work.start(ready, orders)?;
     let style = match (format, &out) {
         (Format::Json, _) => Style::Json,
@@ -172,7 +216,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     .context("cannot start the thread for the report")?;
     agent.run(&ordered, None, |ready| {
-        let _ = tell.send(ready.running);
+        let _ = tell.send(ready);
     });
     drop(tell);
 
@@ -185,8 +229,38 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !output.finish(last_words, LAST_WORDS) {
         tracing::warn!("the report is not taken");
     }
+    if args.fail_on_block && tally.denied() > 0 {
+        return Ok(BLOCKED.into());
+    }
     supervisor.end_as(ended);
     Ok(ended.code().into())
+}
+
+/// What the agent has counted of rules.
+#[derive(Clone)]
+struct Tally(Arc<Exposition>);
+
+impl Tally {
+    /// Calls that rules denied.
+    fn denied(&self) -> u64 {
+        self.sum("tipstaff_denials_total{", &["verdict=\"denied\""])
+    }
+
+    /// Whether rules were put in force that deny.
+    fn has_denying_rules(&self) -> bool {
+        ["action=\"set-table\"", "action=\"add\""]
+            .iter()
+            .any(|action| self.sum("tipstaff_actions_total{", &[action, "outcome=\"done\""]) > 0)
+    }
+
+    fn sum(&self, family: &str, labels: &[&str]) -> u64 {
+        let text = self.0.text().unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with(family));
+        lines
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
 }
 
 /// Why nothing was run, or how what was to be run ended before.
@@ -223,10 +297,12 @@ struct Work {
     supervisor: Supervisor,
     stand_in: StandIn,
     keeper: Option<Keeper>,
+    links: Links,
     scope: Scope,
     on_death: OnDeath,
     /// Policies that must run.
     named: usize,
+    tally: Tally,
 }
 
 /// What came of it.
@@ -236,10 +312,10 @@ struct Done {
 }
 
 impl Work {
-    /// Begins. `ready` says how many policies run; the agent is told to stop at the end.
+    /// Begins. `ready` says how the policies stand; the agent is told to stop at the end.
     fn start(
         self,
-        ready: Receiver<usize>,
+        ready: Receiver<Ready>,
         orders: Sender<Order>,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<Done>>> {
         let run = move || {
@@ -251,13 +327,16 @@ impl Work {
         thread.context("cannot start the thread for the command")
     }
 
-    fn run(self, ready: &Receiver<usize>) -> anyhow::Result<Done> {
-        let Self { supervisor, stand_in, mut keeper, scope, on_death, named } = self;
+    fn run(self, ready: &Receiver<Ready>) -> anyhow::Result<Done> {
+        let Self { supervisor, stand_in, mut keeper, links, scope, on_death, named, tally } = self;
         let result =
             started(&supervisor, stand_in, keeper.as_ref(), ready, named).and_then(|command| {
-                let lost = |dead: Keeper| another(dead, &scope, on_death);
+                let lost = |dead: Keeper| another(dead, &scope, on_death, &links);
                 supervisor.wait(command, &mut keeper, lost).context("cannot wait for the command")
             });
+        if tally.has_denying_rules() {
+            end_left(&scope);
+        }
         let left = scope.processes();
         if left.is_empty() {
             if let Err(error) = scope.remove() {
@@ -278,12 +357,12 @@ fn started(
     supervisor: &Supervisor,
     stand_in: StandIn,
     keeper: Option<&Keeper>,
-    ready: &Receiver<usize>,
+    ready: &Receiver<Ready>,
     named: usize,
 ) -> anyhow::Result<rustix::process::Pid> {
-    let running = loop {
+    let Ready { running, not_done } = loop {
         match ready.recv_timeout(LOOK_EVERY) {
-            Ok(running) => break running,
+            Ok(ready) => break ready,
             Err(RecvTimeoutError::Disconnected) => return Err(ExecError::NoAgent.into()),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -294,6 +373,10 @@ fn started(
     if running < named {
         return Err(ExecError::Policies { refused: named - running, named }.into());
     }
+    if let Some(first) = not_done.first() {
+        let (count, policy, what) = (not_done.len(), first.policy.clone(), first.to_string());
+        return Err(ExecError::NotGuarded { count, policy, what }.into());
+    }
     if let Some(keeper) = keeper {
         supervisor.step_aside(keeper);
     }
@@ -303,11 +386,16 @@ fn started(
 }
 
 /// A keeper in the place of one that is dead.
-fn another(dead: Keeper, scope: &Scope, on_death: OnDeath) -> Option<Keeper> {
+fn another(dead: Keeper, scope: &Scope, on_death: OnDeath, links: &Links) -> Option<Keeper> {
     let how = dead.reap().map_or_else(|error| error.to_string(), |status| status.to_string());
     match Keeper::start(scope.path(), on_death) {
         Ok(keeper) => {
             tracing::warn!("the keeper has died ({how}): there is another one now");
+            if let Err(error) = links.move_to(&keeper) {
+                tracing::error!(
+                    "it does not hold the rules of the command: {error}; if this process dies, they end before the command does"
+                );
+            }
             Some(keeper)
         }
         Err(error) => {
@@ -316,6 +404,21 @@ fn another(dead: Keeper, scope: &Scope, on_death: OnDeath) -> Option<Keeper> {
             );
             None
         }
+    }
+}
+
+/// Kills what the command left behind: its rules end with us.
+fn end_left(scope: &Scope) {
+    let left = scope.processes();
+    if !left.is_empty() {
+        tracing::warn!(
+            "the command has ended and left processes, which are killed, as the rules for them end: {}",
+            named(&left)
+        );
+    }
+    let late = || tracing::warn!("these do not die: {}", named(&scope.processes()));
+    if let Err(error) = scope.kill(PATIENCE, late) {
+        tracing::error!("cannot kill what the command left behind: {error}");
     }
 }
 

@@ -54,6 +54,16 @@ impl Config {
         }
     }
 
+    /// Reads it as what decides how far the agent goes in `mode`, whatever the file says of the mode.
+    pub fn load_for(mode: Mode, file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let mut config = match mode {
+            Mode::Observe => Self::load(file, flags)?,
+            _ => Self::load_trusting(&Trust::of(mode), file, flags)?,
+        };
+        config.agent.mode = mode;
+        Ok(config)
+    }
+
     fn load_trusting(
         trust: &Trust,
         file: Option<&Path>,

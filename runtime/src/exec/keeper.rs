@@ -14,6 +14,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -58,7 +59,27 @@ pub enum OnDeath {
 #[derive(Debug)]
 pub struct Keeper {
     child: Child,
-    channel: OwnedFd,
+    channel: Channel,
+}
+
+/// The way to a keeper.
+#[derive(Debug, Clone)]
+pub(super) struct Channel(Arc<OwnedFd>);
+
+impl Channel {
+    /// Hands it duplicates of these descriptors. They are held from the moment this returns, whether
+    /// the keeper has looked at them or not.
+    pub fn hold(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        for some in descriptors.chunks(MOST_AT_ONCE) {
+            let message = SendAncillaryMessage::ScmRights(some);
+            let mut space = vec![MaybeUninit::uninit(); message.size()];
+            let mut buffer = SendAncillaryBuffer::new(&mut space);
+            buffer.push(message);
+            let parts = [IoSlice::new(&[HOLD])];
+            sendmsg(&*self.0, &parts, &mut buffer, SendFlags::NOSIGNAL)?;
+        }
+        Ok(())
+    }
 }
 
 impl Keeper {
@@ -82,7 +103,7 @@ impl Keeper {
         drop(command);
         let mut word = [0];
         match rustix::io::retry_on_intr(|| rustix::io::read(&ours, &mut word)) {
-            Ok(1) if word[0] == READY => Ok(Self { child, channel: ours }),
+            Ok(1) if word[0] == READY => Ok(Self { child, channel: Channel(Arc::new(ours)) }),
             _ => {
                 let status = child.wait()?;
                 Err(io::Error::other(format!("it ended with {status}")))
@@ -96,18 +117,9 @@ impl Keeper {
         Pid::from_child(&self.child)
     }
 
-    /// Hands it duplicates of these descriptors. They are held from the moment this returns, whether
-    /// it has looked at them or not.
-    pub fn hold(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        for some in descriptors.chunks(MOST_AT_ONCE) {
-            let message = SendAncillaryMessage::ScmRights(some);
-            let mut space = vec![MaybeUninit::uninit(); message.size()];
-            let mut buffer = SendAncillaryBuffer::new(&mut space);
-            buffer.push(message);
-            let parts = [IoSlice::new(&[HOLD])];
-            sendmsg(&self.channel, &parts, &mut buffer, SendFlags::NOSIGNAL)?;
-        }
-        Ok(())
+    /// The way to it, which may be used longer than it is there.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Lets it go: everything is done.
@@ -115,7 +127,7 @@ impl Keeper {
         let go = [IoSlice::new(&[GO])];
         let mut nothing = SendAncillaryBuffer::default();
         // If it is gone already it has nothing to do either.
-        let _ = sendmsg(&self.channel, &go, &mut nothing, SendFlags::NOSIGNAL);
+        let _ = sendmsg(&*self.channel.0, &go, &mut nothing, SendFlags::NOSIGNAL);
         self.child.wait().map(drop)
     }
 
@@ -128,7 +140,7 @@ impl Keeper {
 impl AsFd for Keeper {
     /// Can be read when the keeper is gone.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        self.channel.0.as_fd()
     }
 }
 

@@ -18,6 +18,7 @@
 mod anchor;
 mod identity;
 pub mod keeper;
+mod links;
 mod scope;
 mod standin;
 mod supervise;
@@ -28,6 +29,7 @@ use crate::sys;
 
 pub use identity::{Identity, IdentityError};
 pub use keeper::{Keeper, OnDeath};
+pub use links::Links;
 pub use scope::{Process, Scope, ScopeError, named};
 pub use standin::{NotStarted, Signals, StandIn, become_command};
 pub use supervise::{Ended, Supervisor};
@@ -71,6 +73,18 @@ pub enum ExecError {
         refused: usize,
         /// How many were named.
         named: usize,
+    },
+    /// Rules that the command was to have.
+    #[error(
+        "{count} actions that policies asked for are not done, so the command is not run; the first one: policy `{policy}`: {what}"
+    )]
+    NotGuarded {
+        /// How many are not done.
+        count: usize,
+        /// Who asked for the first one.
+        policy: String,
+        /// What became of it, and why.
+        what: String,
     },
     /// A directory of policies without any.
     #[error(
