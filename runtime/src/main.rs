@@ -7,7 +7,7 @@ mod log;
 
 use std::{env, io, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tipstaff_runtime::escape;
 
 use crate::{
@@ -59,9 +59,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether these are the arguments of `tipstaff exec`, as far as one can tell when they are wrong.
+/// Whether these are the arguments of `tipstaff exec`, as far as one can tell when they are wrong: `exec`
+/// is also a kind of event.
 fn runs_a_command() -> bool {
-    env::args_os().skip(1).take_while(|argument| argument != "--").any(|word| word == "exec")
+    let cli = Cli::command();
+    let command = env::args_os().skip(1).find(|word| cli.find_subcommand(word).is_some());
+    command.is_some_and(|command| command == "exec")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
