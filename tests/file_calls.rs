@@ -310,8 +310,10 @@ fn a_request_says_whose_it_was_when_it_was_submitted_whatever_was_asked_for_then
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "0");
     recording.want(&[open::KIND]);
-    drop(fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+    // For both directions, as that waits for nobody.
+    let both = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let result: i64 = said.next().unwrap().unwrap().parse().unwrap();
+    drop(both);
     assert!(child.wait().unwrap().success());
     let opens = recording.of_process(open::KIND, child.id());
     let [open] = given(&opens, bytes(&fifo))[..] else { panic!("{opens:?}") };

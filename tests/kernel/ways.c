@@ -279,7 +279,10 @@ static void sockets_full(int count, int same) {
 static void uring_waits(const char *fifo, int user) {
     struct ring ring_ = ring(), *r = &ring_;
     if (setresuid(user, user, user)) exit(1);
-    begin(r, entry(IORING_OP_OPENAT, AT_FDCWD, fifo, 0, 0, O_RDONLY));
+    struct io_uring_sqe one = entry(IORING_OP_OPENAT, AT_FDCWD, fifo, 0, 0, O_RDONLY);
+    // Else it is tried with O_NONBLOCK first, and does not wait for who writes.
+    one.flags = IOSQE_ASYNC;
+    begin(r, one);
     said(0);
     fflush(stdout);
     said(completed(r));
