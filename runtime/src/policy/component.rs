@@ -1,7 +1,7 @@
 //! From a file's bytes to a component and its manifest. The part that runs on hostile bytes and may
 //! take long: the agent does it in a child process, see [`super::compile`].
 
-use std::time::Duration;
+use std::{panic, time::Duration};
 
 use wasmtime::{
     Store,
@@ -38,8 +38,11 @@ pub fn encode(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
     let encode =
         || wit_component::ComponentEncoder::default().validate(true).module(bytes)?.encode();
-    encode()
-        .map_err(|error| Refusal::Component(format!("could not be made a component: {error:#}")))
+    // Metadata that no tool writes makes it panic here and there.
+    panic::catch_unwind(encode)
+        .map_err(|_| "its metadata is broken".to_owned())
+        .and_then(|encoded| encoded.map_err(|error| format!("{error:#}")))
+        .map_err(|reason| Refusal::Component(format!("could not be made a component: {reason}")))
 }
 
 /// Wall time of `describe`. Much, because the compiler child has a low priority.
