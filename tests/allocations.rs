@@ -1,7 +1,6 @@
 //! The reader allocates nothing for an event, only for a batch, and for fork, exec and exit.
 
 use std::{alloc::System, sync::Arc};
-use tipstaff_events::sample::Sample;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tipstaff_runtime::{
@@ -44,14 +43,8 @@ fn plan(kinds: &Kinds) -> Plan {
         ("port", AskType::U16),
         ("latency", AskType::U64),
     ];
-    let subscription = |event: &str, fields: &[(&str, AskType)]| Subscription {
-        event: event.into(),
-        optional: false,
-        fields: fields.iter().map(|(name, ty)| ask(name, *ty)).collect(),
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
+    let subscription = |event: &str, fields: &[(&str, AskType)]| {
+        Subscription::new(event, fields.iter().map(|(name, ty)| ask(name, *ty)).collect())
     };
     let mut plan =
         bind("test", &[subscription("open", &open), subscription("connect", &connect)], kinds, &[])

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::{prelude::*, sample::Index};
-use tipstaff_events::{Role, Type, sample::Sample};
+use tipstaff_events::{Role, Type};
 use tipstaff_runtime::{
     enrich::{Lookup, Tables},
     kind::{Class, Field, From, Kind, Kinds, Repr, RingName},
@@ -216,7 +216,7 @@ proptest! {
                 Ask { name: field.name.to_string(), ty: *ty.get(types(field)), optional: *optional }
             })
             .collect();
-        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None, every_ns: None, urgent: false, sample: Sample::ALL };
+        let subscription = Subscription::new(kind.name.to_string(), fields);
         let plan = bind("test", std::slice::from_ref(&subscription), &kinds, &[]).unwrap();
         let record = encode(kind, &values);
         let rows = project(&plan, &record, before);
@@ -270,7 +270,7 @@ proptest! {
             .iter()
             .map(|field| Ask { name: field.name.to_string(), ty: types(field)[0], optional: false })
             .collect();
-        let subscription = Subscription { event: kind.name.to_string(), optional: false, fields, condition: None, every_ns: None, urgent: false, sample: Sample::ALL };
+        let subscription = Subscription::new(kind.name.to_string(), fields);
         let plan = bind("test", &[subscription], &kinds, &[]).unwrap();
         let mut tables = Tables::new(None);
         let mut rows = vec![7; 8];

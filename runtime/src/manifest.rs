@@ -65,6 +65,22 @@ pub struct Subscription {
     pub sample: Sample,
 }
 
+impl Subscription {
+    /// These fields of all events of a kind.
+    #[must_use]
+    pub fn new(event: impl Into<String>, fields: Vec<Ask>) -> Self {
+        Self {
+            event: event.into(),
+            optional: false,
+            fields,
+            condition: None,
+            every_ns: None,
+            urgent: false,
+            sample: Sample::ALL,
+        }
+    }
+}
+
 /// One field that a policy asks for: `NAME:TYPE` or `NAME:TYPE?`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ask {

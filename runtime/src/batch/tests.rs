@@ -6,7 +6,6 @@ use crate::{
     plan::bind,
     source::encode::Encoder,
 };
-use tipstaff_events::sample::Sample;
 
 fn plan() -> Plan {
     let ask = |name: &str, ty| Ask { name: name.into(), ty, optional: false };
@@ -15,21 +14,7 @@ fn plan() -> Plan {
         ask("ppid", AskType::U32),
         ask("path_given", AskType::Bytes),
     ];
-    bind(
-        "t",
-        &[Subscription {
-            event: "exec".into(),
-            optional: false,
-            fields,
-            condition: None,
-            every_ns: None,
-            urgent: false,
-            sample: Sample::ALL,
-        }],
-        &Kinds::built_in(),
-        &[],
-    )
-    .unwrap()
+    bind("t", &[Subscription::new("exec", fields)], &Kinds::built_in(), &[]).unwrap()
 }
 
 fn push(open: &mut Open, plan: &Plan, time: u64, path: &[u8]) {

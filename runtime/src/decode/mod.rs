@@ -7,7 +7,6 @@ mod json;
 mod text;
 
 use std::{net::IpAddr, sync::Arc};
-use tipstaff_events::sample::Sample;
 
 use crate::{
     batch::Row,
@@ -39,15 +38,7 @@ pub fn subscription<'a>(kind: &Kind, names: impl IntoIterator<Item = &'a str>) -
         let optional = field.absent != 0 || matches!(field.from, From::Table(_));
         fields.push(Ask { name: name.into(), ty, optional });
     }
-    Subscription {
-        event: kind.name.to_string(),
-        optional: false,
-        fields,
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
-    }
+    Subscription::new(kind.name.to_string(), fields)
 }
 
 /// Names of the fields that are in a kind's records: what is printed unless told otherwise.

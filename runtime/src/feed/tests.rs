@@ -30,15 +30,7 @@ fn member(id: u64) -> (Member, Arc<Queue>) {
 }
 
 fn subscription() -> Subscription {
-    Subscription {
-        event: "exit".into(),
-        optional: false,
-        fields: Vec::new(),
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
-    }
+    Subscription::new("exit", Vec::new())
 }
 
 impl Bench {

@@ -20,15 +20,7 @@ fn ask(text: &str) -> Ask {
 }
 
 fn subscription(event: &str, fields: &[&str]) -> Subscription {
-    Subscription {
-        event: event.into(),
-        optional: false,
-        fields: fields.iter().map(|field| ask(field)).collect(),
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
-    }
+    Subscription::new(event, fields.iter().map(|field| ask(field)).collect())
 }
 
 fn bind_one(event: &str, fields: &[&str]) -> Result<Plan, Error> {

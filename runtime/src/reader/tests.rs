@@ -1,5 +1,4 @@
 use std::{collections::BTreeMap, os::fd::BorrowedFd, sync::atomic::AtomicBool, time::Instant};
-use tipstaff_events::sample::Sample;
 
 use super::*;
 use crate::{
@@ -18,15 +17,7 @@ fn ask(name: &str, ty: AskType) -> Ask {
 }
 
 fn plan(event: &str, fields: Vec<Ask>) -> Arc<Plan> {
-    let subscription = Subscription {
-        event: event.into(),
-        optional: false,
-        fields,
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
-    };
+    let subscription = Subscription::new(event, fields);
     Arc::new(bind("test", &[subscription], &Kinds::built_in(), &[]).unwrap())
 }
 
@@ -282,15 +273,7 @@ fn a_subscription_filters_before_its_rows_are_made() {
 
 #[test]
 fn what_is_asked_for_twice_is_told_twice_with_its_index() {
-    let subscription = |fields| Subscription {
-        event: "exit".into(),
-        optional: false,
-        fields,
-        condition: None,
-        every_ns: None,
-        urgent: false,
-        sample: Sample::ALL,
-    };
+    let subscription = |fields| Subscription::new("exit", fields);
     let both = [subscription(vec![]), subscription(vec![ask("code", AskType::U32)])];
     let plan = Arc::new(bind("test", &both, &Kinds::built_in(), &[]).unwrap());
     let (queue, _) = replay("{\"kind\":\"exit\",\"code\":3}\n{\"kind\":\"exit\"}", &plan);
