@@ -1,12 +1,12 @@
 #!/bin/bash
 # Installs what building (or: the demo, testing, linting) Tipstaff needs and is missing.
-# Usage: tools/setup.sh [build|demo|test|lint]. Says what it installs and why; running it again does nothing.
+# Usage: tools/setup.sh [build|demo|test|fuzz|lint]. Says what it installs and why; running it again does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/toolchain.sh
 
 goal=${1:-build}
-case $goal in build | demo | test | lint) ;; *) echo "usage: $0 [build|demo|test|lint]" >&2; exit 2 ;; esac
+case $goal in build | demo | test | fuzz | lint) ;; *) echo "usage: $0 [build|demo|test|fuzz|lint]" >&2; exit 2 ;; esac
 
 say() { echo "setup: $*" >&2; }
 
@@ -65,6 +65,13 @@ test)
     if command -v node npm >/dev/null; then node=(); fi
     packages "the tests build policies in Python and JavaScript with them" python3-venv "${node[@]}"
     tools/languages.sh
+    ;;
+fuzz)
+    packages "libFuzzer is built with it" g++
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say "cargo-fuzz: builds and runs the fuzz targets (a minute)"
+        cargo install --quiet --locked cargo-fuzz
+    fi
     ;;
 lint)
     if ! cargo deny --version >/dev/null 2>&1; then

@@ -18,7 +18,7 @@ use tipstaff_runtime::{
 /// A target.
 pub type Target = fn(&[u8]);
 
-/// Each target by its name, which is that of its folder in `tests/fuzz/corpus` as well.
+/// Each target by its name, which is that of its folder in `corpus` and of its file in `fuzz_targets`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("manifest", manifest),
     ("settings", settings),
@@ -28,6 +28,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
     ("inspect", inspect),
 ];
+
+/// The target of that name.
+pub fn target(name: &str) -> Target {
+    TARGETS.iter().find(|target| target.0 == name).expect("a target").1
+}
 
 /// What a policy says of itself.
 fn manifest(bytes: &[u8]) {
