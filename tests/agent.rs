@@ -428,3 +428,18 @@ fn what_is_urgent_is_granted_and_exact() {
         assert_eq!(log.contains("[policy.tally-urgent]"), !is_granted, "{log}");
     }
 }
+
+#[test]
+fn a_grant_that_is_withdrawn_ends_the_policy_whatever_else_is_wrong() {
+    if !can_probe("a_grant_that_is_withdrawn_ends_the_policy_whatever_else_is_wrong") {
+        return;
+    }
+    let mut agent = Agent::start(&[&fixture("tally-urgent")], "");
+    agent.configure("[policy.tally-urgent]\ngrants = [\"urgent\"]\n");
+    let said = agent.configure("[policy.tally-urgent]\nsettings.unknown = 1\n");
+    assert!(said.contains("policy removed: the configuration withdraws what it may do"), "{said}");
+    let running = |agent: &Agent| agent.value("tipstaff_policies", &[r#"state="running""#]);
+    until("it ends", || (running(&agent) == 0).then_some(()));
+    agent.configure("");
+    until("it runs again, ungranted", || (running(&agent) == 1).then_some(()));
+}

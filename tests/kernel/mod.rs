@@ -182,6 +182,12 @@ impl Recording {
     /// All events of a kind so far.
     pub fn of(&mut self, kind: u16) -> Vec<Event> {
         self.drain();
+        // Behind a record that another processor is still writing, ours may wait.
+        let since = Instant::now();
+        while self.rings.has_unfinished() && since.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+            self.drain();
+        }
         self.events.iter().filter(|event| event.kind() == kind).cloned().collect()
     }
 
