@@ -4,6 +4,7 @@
 //! once. Settings wait for the manifest: [`Settings::check`].
 
 mod document;
+mod effective;
 mod filter;
 mod problem;
 mod quantity;
@@ -15,11 +16,11 @@ mod value;
 
 use std::path::Path;
 
+pub use effective::{Agent, Config, DEFAULT_FILE, Flags, Guard, Metrics, Policy, Probe};
 pub use filter::Filter;
 pub use problem::{Problem, Problems};
 pub use quantity::parse_time;
 pub use reference::reference;
-pub use resolve::{Agent, Config, DEFAULT_FILE, Flags, Guard, Metrics, Policy, Probe};
 pub use settings::Settings;
 pub use value::{Attach, DenyField, Listen, Name, Protected, is_name};
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     document::{Key, Section},
-    resolve::DEFAULT_FILE,
+    effective::DEFAULT_FILE,
     typed::{Agent, Compiler, File, Guard, Limits, Metrics, Policy, Probe},
 };
 
