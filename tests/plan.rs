@@ -94,3 +94,25 @@ fn without_the_right_to_load_probes_it_says_what_it_cannot_know() {
     assert!(message.starts_with("hooks, coverage and maps are not known: "), "{message}");
     assert!(message.contains("CAP_SYS_ADMIN"), "{message}");
 }
+
+#[test]
+fn the_budget_of_cgroups_is_said_with_the_kinds_that_it_is_for() {
+    let Some(_guard) = kernel::alone() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let policies = ["syscall-profile", "exec-audit", "file-watch"];
+    let settings =
+        "agent.events_per_cgroup = 5000\n[policy.file-watch.settings]\npaths = [\"/nowhere\"]\n";
+    let said = lines(&plan(&[], place.path(), &policies, settings, "json"));
+    let budget = said.iter().find(|line| line["type"] == "cgroup_budget").unwrap();
+    assert_eq!(budget["events_per_second"], 5000);
+    let kinds = budget["kinds"].as_array().unwrap();
+    assert!(kinds.contains(&"open".into()), "{budget}");
+    // Added up in the kernel, and what the process table is kept by.
+    assert!(
+        !kinds.contains(&"syscall_stats".into()) && !kinds.contains(&"exec".into()),
+        "{budget}"
+    );
+    let text = plan(&[], place.path(), &policies, settings, "text");
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("each cgroup: 5000 events per second of "), "{text}");
+}

@@ -45,6 +45,11 @@ impl Agent {
 
     /// The same in another mode.
     pub fn start_in(mode: &str, policies: &[&Path], configuration: &str) -> Self {
+        Self::start_as(&format!("mode = {mode:?}\n"), policies, configuration)
+    }
+
+    /// The same with these lines in the section of the agent.
+    pub fn start_as(own: &str, policies: &[&Path], configuration: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("policies");
@@ -70,7 +75,7 @@ impl Agent {
             .concat();
         let name = format!("test-{}", std::process::id());
         let text = format!(
-            "[agent]\nname = {name:?}\nmode = {mode:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{ours}{configuration}",
+            "[agent]\n{own}name = {name:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{ours}{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
             directory.path().join("state").display().to_string(),
@@ -102,7 +107,19 @@ impl Agent {
     pub fn configure(&mut self, lines: &str) -> String {
         let text = fs::read_to_string(&self.configuration).expect("readable");
         let as_started = text.split_once("# new").map_or(&*text, |(before, _)| before);
-        fs::write(&self.configuration, format!("{as_started}# new\n{lines}")).expect("written");
+        let text = format!("{as_started}# new\n{lines}");
+        self.take_over(&text)
+    }
+
+    /// Has the agent take over its configuration with other words in the place of some. Returns what it
+    /// said then.
+    pub fn reword(&mut self, from: &str, to: &str) -> String {
+        let text = fs::read_to_string(&self.configuration).expect("readable");
+        self.take_over(&text.replace(from, to))
+    }
+
+    fn take_over(&mut self, text: &str) -> String {
+        fs::write(&self.configuration, text).expect("written");
         let said = self.tipstaff.log.len();
         self.tipstaff.signal(Signal::HUP);
         self.tipstaff.wait_for_log("configuration taken over");

@@ -503,6 +503,17 @@ kinds! {
         /// Transport protocol.
         protocol: Name(PROTOCOL), "";
     }
+    /// A cgroup made more events than its budget (`events_per_cgroup` in `[agent]`), and some were left
+    /// out: a gap says of which kinds. Told once a second while it lasts, with the cgroup in `cgroup`,
+    /// and no process.
+    CgroupBudget cgroup_budget = 42 in Bulk, pad 0 {
+        /// Events of all kinds that were left out since the event before of this cgroup.
+        left_out: U64, "";
+        /// Path of the cgroup below its mount. Absent where it is gone already.
+        path: Text, "";
+        /// The budget.
+        per_second: U32, "events per second";
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! [`catalogue`] is the one place where a kind is written. From it come the structs that the eBPF
 //! programs fill in, the description that the runtime decodes by, `docs/events.md` and
 //! `tipstaff events --list`. [`wire`] holds what all records share,
-//! [`filter`] which of them are let through, [`sample`] how many of those, [`guard`] what the rules of
+//! [`filter`] which of them are let through, [`sample`] how many of those, [`budget`] how many of one
+//! cgroup, [`guard`] what the rules of
 //! guardrails are in the kernel.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 #[macro_use]
 mod describe;
 pub mod aggregate;
+pub mod budget;
 pub mod catalogue;
 pub mod dns;
 pub mod filter;

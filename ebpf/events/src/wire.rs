@@ -38,19 +38,23 @@ pub const URGENT_BIT: u64 = 1 << 62;
 pub const FILTER_BIT: u64 = 1 << 61;
 /// Bit of a word in [`WANTED`]: which of the kind's filters is in force.
 pub const FILTER_SLOT_BIT: u64 = 1 << 60;
+/// Bit of a word in [`WANTED`]: its records pass only while their cgroup's [`crate::budget`] lasts.
+pub const BUDGET_BIT: u64 = 1 << 59;
 /// Filters of each kind in [`FILTER`].
 pub const FILTER_SLOTS: u16 = 2;
 /// First bit of the fields that every kind has; the kind's own fields have bits 0 to 31.
 pub const COMMON_SHIFT: u32 = 32;
 
 /// Number of causes per kind in [`LOST`].
-pub const CAUSES: u16 = 4;
+pub const CAUSES: u16 = 5;
 /// Cause: the ring buffer had no room.
 pub const LOST_RING: u16 = 0;
 /// Cause: the program could not run or finish (no scratch buffer left, nested too deeply).
 pub const LOST_MISSED: u16 = 1;
 /// Cause: a map that holds what is in flight was full.
 pub const LOST_MAP: u16 = 2;
+/// Cause: the budget of the cgroup was spent.
+pub const LOST_CGROUP_BUDGET: u16 = 3;
 
 /// Longest path or other single text in a record, in bytes.
 pub const MAX_TEXT: usize = 4096;

@@ -15,6 +15,7 @@
 )]
 
 pub mod aggregate;
+mod budget;
 pub mod call;
 pub mod kernel;
 pub mod map;

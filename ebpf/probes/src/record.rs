@@ -14,11 +14,15 @@ use aya_ebpf::{
 use core::{ffi::c_void, marker::PhantomData, mem::ManuallyDrop, ptr};
 
 use crate::{
+    budget::is_within_budget,
     events::{
         Ring,
         catalogue::Record,
         sample::Sample,
-        wire::{FILTER_BIT, Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT},
+        wire::{
+            BUDGET_BIT, FILTER_BIT, Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text,
+            URGENT_BIT,
+        },
     },
     kernel::Pointer,
     map::{BULK, LIFE, URGENT, add, filter as filter_at, filter_place, lost, turn},
@@ -89,6 +93,13 @@ pub fn emit<R: Record>(word: u64, record: &R) {
 /// read everything.
 #[inline(always)]
 fn output(kind: u16, ring: Ring, word: u64, record: *const c_void, length: u64) {
+    if word & BUDGET_BIT != 0 {
+        // SAFETY: every record begins with a header.
+        let cgroup = unsafe { (*record.cast::<Header>()).cgroup };
+        if is_within_budget(cgroup, kind.into()) == 0 {
+            return;
+        }
+    }
     let ring = if word & URGENT_BIT != 0 {
         &URGENT
     } else if let Ring::Life = ring {

@@ -5,6 +5,7 @@
 //! them join and leave the reader. What it is told comes as [`Order`]s. Files are read and compiled
 //! by the threads of the [`loader`], so that one that takes long holds nobody up.
 
+mod budget;
 pub mod canary;
 mod force;
 mod guards;
@@ -177,7 +178,8 @@ impl Agent {
         let guards = Guards::new(&config, charge, outcome.clone())?;
         let pool = Pool::new(Pool::default_workers(), outcome.clone())?;
         let (loader, answers) = Loader::start(&compiler)?;
-        let policies = Policies::new(kinds, probes, reader, pool, outcome, guards);
+        let mut policies = Policies::new(kinds, probes, reader, pool, outcome, guards);
+        policies.set_budgets(&config);
         Ok(Self { config, mode: charge.mode, policies, loader, answers, told, metrics })
     }
 
@@ -333,6 +335,7 @@ impl Agent {
             agent: crate::config::Agent {
                 mode: self.mode.unwrap_or(new.agent.mode),
                 latency: new.agent.latency,
+                events_per_cgroup: new.agent.events_per_cgroup,
                 ..self.config.agent.clone()
             },
             compiler: self.config.compiler,

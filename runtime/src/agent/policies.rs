@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     Ready,
+    budget::CgroupBudgets,
     guards::{Guards, PolicyMode},
     refused::Refused,
     sight::{Sight, Unseen},
@@ -43,6 +44,7 @@ pub(super) struct Policies {
     pool: Pool,
     outcome: Outcome,
     guards: Guards,
+    budgets: CgroupBudgets,
     active: BTreeMap<String, Active>,
     /// Files that hold no policy that runs.
     refused: BTreeSet<PathBuf>,
@@ -116,6 +118,7 @@ impl Policies {
             pool,
             outcome,
             guards,
+            budgets: CgroupBudgets::default(),
             active: BTreeMap::new(),
             refused: BTreeSet::new(),
             states: BTreeSet::new(),
@@ -124,6 +127,11 @@ impl Policies {
 
     pub fn kinds(&self) -> &Kinds {
         self.sight.kinds()
+    }
+
+    /// Takes over the budgets of the configuration.
+    pub fn set_budgets(&mut self, config: &Config) {
+        self.budgets.set(config.agent.events_per_cgroup, self.sight.probes());
     }
 
     /// How the start went, once.
@@ -210,6 +218,8 @@ impl Policies {
             }
         }
         self.wake(&before, config);
+        self.set_budgets(config);
+        self.apply();
     }
 
     /// Does what policies ask for.
@@ -226,6 +236,7 @@ impl Policies {
     /// policies' states and queues up to date.
     pub fn look(&mut self, config: &Config) {
         self.guards.look();
+        self.budgets.look(self.sight.probes(), &self.outcome.counts);
         let bad = self.active.iter_mut().filter_map(|(name, active)| {
             let is_bad = active.running.life_of_newest() == Some(Life::Quarantined);
             let (loaded, settings) = active.good.take_if(|_| is_bad)?;
@@ -270,9 +281,10 @@ impl Policies {
 
     /// Detaches the probes, delivers what they saw, and ends all policies.
     pub fn stop(self) {
-        let Self { mut sight, reader, active, mut guards, .. } = self;
-        // With what was denied until now.
+        let Self { mut sight, reader, active, mut guards, mut budgets, outcome, .. } = self;
+        // With what was denied, and left out, until now.
         guards.count();
+        budgets.tell(sight.probes(), &outcome.counts);
         if let Err(error) = sight.apply(&Union::default()) {
             tracing::error!("the probes cannot be detached: {error}");
         }

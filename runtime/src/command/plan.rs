@@ -69,6 +69,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     for planned in &plans {
         printer.policy(planned, &union, &kinds)?;
     }
+    if let Some(events) = config.agent.events_per_cgroup {
+        printer.cgroup_budget(events, &union, &kinds)?;
+    }
     match &mut probes {
         Ok(probes) => {
             let report = probes.apply(&union)?;
@@ -262,6 +265,14 @@ impl<W: Write> Printer<W> {
             self.say(&json, &lines)?;
         }
         Ok(())
+    }
+
+    fn cgroup_budget(&mut self, events: u32, union: &Union, kinds: &Kinds) -> io::Result<()> {
+        let bounded: Vec<_> = union.bounded.iter().map(|kind| kind_name(*kind, kinds)).collect();
+        let json =
+            json!({ "type": "cgroup_budget", "events_per_second": events, "kinds": bounded });
+        let of = if bounded.is_empty() { "no kind".to_owned() } else { bounded.join(", ") };
+        self.say(&json, &[format!("each cgroup: {events} events per second of {of}")])
     }
 
     fn maps(&mut self, probes: &Probes) -> io::Result<()> {

@@ -91,7 +91,16 @@ fn or<T>(typed: Option<At<T>>, default: T) -> T {
 
 impl Agent {
     fn with(self, typed: typed::Agent, file: Option<&Path>, flags: &Flags) -> Self {
-        let typed::Agent { name, mode, policies, cache_dir, state_dir, latency, keys } = typed;
+        let typed::Agent {
+            name,
+            mode,
+            policies,
+            cache_dir,
+            state_dir,
+            latency,
+            keys,
+            events_per_cgroup,
+        } = typed;
         let Flags { name: name_flag, policies: policies_flag, policy, metrics: _ } = flags;
         // Paths in the file start where the file is, those on the command line where the user is.
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -112,6 +121,7 @@ impl Agent {
             state_dir: in_file(state_dir).unwrap_or(self.state_dir),
             latency: latency.map_or(self.latency, |at| at.value.0),
             keys: keys.map_or(self.keys, |at| at.value.0),
+            events_per_cgroup: events_per_cgroup.map(|at| at.value.0),
         }
     }
 }

@@ -79,6 +79,16 @@ section! {
         /// what it is here.
         #[default("32768")]
         pub keys: Whole<1_024, 1_048_576>,
+        /// Events per second of each cgroup, of all kinds together, so that one that makes very many does
+        /// not fill the ring buffer that all share. What is not used is saved for a second. Further ones
+        /// are left out in the kernel and counted: policies are told (`cgroup_budget`), and the event
+        /// `cgroup_budget` and the log name the cgroup. Never left out is what a policy gets as urgent,
+        /// what guards tell (`denied`), and `fork`, `exec` and `exit` while a policy asks for fields that
+        /// are kept by them (`proc.`); what is added up in the kernel is no event. Cgroups are those of
+        /// the v2 hierarchy, each for itself and not with those below it. Costs some time for each event
+        /// while it is set.
+        #[default("no limit")]
+        pub events_per_cgroup: Whole<1, 1_000_000>,
     }
 }
 

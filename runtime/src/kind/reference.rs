@@ -81,7 +81,7 @@ What is lost is told in its place: to a policy as a gap, in JSON as a line of ki
 | `map_full` | a map that holds what is in flight was full |
 | `queue_full` | the policy was too slow for its queue |
 | `instance_lost` | the policy failed with the batch that it had been handed |
-| `cgroup_budget` | the budget of a cgroup was spent (reserved: there are no budgets yet) |
+| `cgroup_budget` | the cgroup had made more events than `events_per_cgroup` in `[agent]` allows: they were left out in the kernel, after filter and sample; `cgroup_budget` tells which cgroup |
 ";
 
 /// The page.

@@ -226,6 +226,12 @@ agent_metrics! {
     events: Family<KindLabels, Counter>;
     /// Events that were lost before a policy saw them, by kind and by where it happened.
     events_lost: Family<LossLabels, Counter>;
+    /// Cgroups of which events were left out within the last second because they made more than
+    /// `events_per_cgroup` allows.
+    cgroups_over_budget: Gauge;
+    /// Events that passed although nobody knows whether the budget of their cgroup allowed it: more cgroups
+    /// made events at the same time than there is room for.
+    events_unbudgeted: Counter;
     /// Records that were shorter than their kind says, or pointed outside of themselves.
     records_malformed: Counter;
     /// Rows that were older than one already delivered, and flagged as late.

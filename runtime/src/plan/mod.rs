@@ -11,33 +11,22 @@ mod error;
 mod layout;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tipstaff_events::{
-    catalogue,
-    filter::Filter,
-    sample::{self, Sample},
-    wire,
-};
+use tipstaff_events::{catalogue, sample::Sample, wire};
 
 pub use bind::{bind, bind_to_decode};
 pub use error::Error;
 pub use layout::Column;
+pub use union::{Filters, Pace, Union, union};
 
-use crate::{
-    fold::Fold,
-    kind::Enriched,
-    predicate::{self, Predicate},
-    project::Projection,
-};
+use crate::{fold::Fold, kind::Enriched, predicate::Predicate, project::Projection};
 
 /// What is wanted of each kind: the words of the map [`wire::WANTED`]. Kinds that are not listed
 /// are not wanted.
 pub type Wanted = BTreeMap<u16, u64>;
-
-/// Which records of a kind the probes let through, where that is not all of them.
-pub type Filters = BTreeMap<u16, Filter>;
 
 /// The subscriptions of one policy, bound.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -138,82 +127,6 @@ impl Plan {
 
 /// Time between two rows of an aggregated kind where the subscription does not say.
 pub const EVERY_NS: u64 = 1_000_000_000;
-
-/// Time between two ticks, by aggregated kind.
-pub type Pace = BTreeMap<u16, u64>;
-
-/// The shortest time that any of these plans asks for, and a second at most: so that processes that
-/// ended are still known when their sums are told, and make room.
-fn pace<'a>(plans: impl Iterator<Item = &'a Plan>) -> Pace {
-    let mut pace = Pace::new();
-    for bound in plans.flat_map(Plan::bound) {
-        if let Some(fold) = &bound.fold {
-            let every = pace.entry(bound.kind).or_insert(EVERY_NS);
-            *every = fold.every_ns().min(*every);
-        }
-    }
-    pace
-}
-
-/// What all plans together ask of the probes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Union {
-    /// What is collected.
-    pub wanted: Wanted,
-    /// What is kept back.
-    pub filters: Filters,
-    /// How often sums are told.
-    pub pace: Pace,
-}
-
-/// Everything that is collected, of all events.
-impl From<Wanted> for Union {
-    fn from(wanted: Wanted) -> Self {
-        Self { wanted, filters: Filters::new(), pace: Pace::new() }
-    }
-}
-
-/// What the probes have to do for all of these plans.
-pub fn union<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Union {
-    let mut wanted = Wanted::new();
-    for (&kind, &bits) in plans.clone().flat_map(|plan| &plan.wanted) {
-        *wanted.entry(kind).or_default() |= bits;
-    }
-    Union { wanted, filters: filters(plans.clone()), pace: pace(plans) }
-}
-
-/// The filter of each kind of which everybody who wants it wants only some, and that nobody's process
-/// table is kept by.
-fn filters<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Filters {
-    let keeps_processes = plans.clone().any(|plan| plan.needs().processes);
-    let mut kinds: BTreeMap<u16, Vec<&Bound>> = BTreeMap::new();
-    // What is added up in the kernel makes no records there that could be kept back.
-    for bound in plans.flat_map(Plan::bound).filter(|bound| bound.fold.is_none()) {
-        kinds.entry(bound.kind).or_default().push(bound);
-    }
-    kinds
-        .into_iter()
-        .filter(|(kind, _)| !(keeps_processes && *kind <= catalogue::exit::KIND))
-        .filter_map(|(kind, bound)| Some((kind, filter(&bound)?)))
-        .collect()
-}
-
-/// What the kernel keeps back that none of these wants.
-fn filter(all: &[&Bound]) -> Option<Filter> {
-    let conditions = all.iter().map(|bound| bound.filter.as_deref());
-    let filter = conditions.collect::<Option<Vec<_>>>().and_then(predicate::filter);
-    let sample = all.iter().map(|bound| bound.sample).reduce(common)?;
-    match filter {
-        None if sample == Sample::ALL => None,
-        filter => Some(Filter { sample: sample.number().into(), ..filter.unwrap_or_default() }),
-    }
-}
-
-/// The most thinned sample of which both of these can be made.
-fn common(one: Sample, other: Sample) -> Sample {
-    let every = sample::divisor(one.every(), other.every());
-    if one.by() == other.by() { Sample::new(every, one.by()) } else { Sample::ALL }
-}
 
 /// Adds what the process table needs to answer for this field.
 fn want_for_table(field: Enriched, wanted: &mut Wanted) {

@@ -4,7 +4,7 @@ use tipstaff_events::{
     wire::ON_BIT,
 };
 
-use super::*;
+use super::{union::pace, *};
 use crate::{
     enrich::{Lookup, Tables},
     kind::Kinds,
@@ -308,4 +308,21 @@ fn the_kernel_takes_the_sample_that_all_can_do_with() {
     assert_eq!(taken(&[&some]), Some((by_event(12), 1)));
     assert_eq!(taken(&[&some, &twelve]), Some((by_event(12), 0)));
     assert_eq!(taken(&[&twelve, &exec(Sample::ALL, None)]), None);
+}
+
+#[test]
+fn what_somebody_waits_for_or_keeps_processes_by_is_not_left_out() {
+    let plan = |event: &str, fields: &[&str], urgent| {
+        let asked = Subscription { urgent, ..subscription(event, fields) };
+        bind("p", &[asked], &Kinds::built_in(), &[]).unwrap()
+    };
+    let bounded =
+        |plans: &[&Plan]| union(plans.iter().copied()).bounded.into_iter().collect::<Vec<_>>();
+    let (unlink, exec) = (plan("unlink", &[], false), plan("exec", &[], false));
+    assert_eq!(bounded(&[&unlink, &exec]), [catalogue::exec::KIND, catalogue::unlink::KIND]);
+    assert!(bounded(&[&unlink, &plan("unlink", &[], true)]).is_empty());
+    let table = plan("unlink", &["proc.exe:text?"], false);
+    assert_eq!(bounded(&[&table, &exec]), [catalogue::unlink::KIND]);
+    let sums = plan("syscall_stats", &["count:u64"], false);
+    assert!(bounded(&[&sums, &plan("denied", &[], false)]).is_empty());
 }

@@ -8,13 +8,17 @@ use std::{
 };
 
 use aya::maps::{Array, MapData};
-use tipstaff_events::wire::{CAUSES, LOST_MAP, LOST_MISSED, LOST_RING};
+use tipstaff_events::wire::{CAUSES, LOST_CGROUP_BUDGET, LOST_MAP, LOST_MISSED, LOST_RING};
 
 use crate::{queue::Cause, sys::bpf};
 
 /// What the causes in the map `LOST` are called outside.
-const MAP_CAUSES: [(u16, Cause); 3] =
-    [(LOST_RING, Cause::RingFull), (LOST_MISSED, Cause::ProgramMissed), (LOST_MAP, Cause::MapFull)];
+const MAP_CAUSES: [(u16, Cause); 4] = [
+    (LOST_RING, Cause::RingFull),
+    (LOST_MISSED, Cause::ProgramMissed),
+    (LOST_MAP, Cause::MapFull),
+    (LOST_CGROUP_BUDGET, Cause::CgroupBudget),
+];
 
 /// Reads the counters. Cheap to clone, and usable while families are loaded and unloaded.
 #[derive(Clone)]

@@ -13,6 +13,7 @@
 mod aggregate;
 mod attach;
 pub mod btf;
+mod budget;
 mod coverage;
 mod dns;
 mod error;
@@ -33,7 +34,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use aya::Ebpf;
 use rustix::thread::CapabilitySet;
-use tipstaff_events::wire::{self, ON_BIT};
+use tipstaff_events::{
+    catalogue::WANT_CGROUP,
+    wire::{self, BUDGET_BIT, ON_BIT},
+};
 
 use crate::{
     guard::GuardMode,
@@ -43,6 +47,7 @@ use crate::{
 };
 
 pub use aggregate::{Aggregates, KEYS};
+pub use budget::Spent;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use dns::{DnsCalls, DnsGuard, Flows};
 pub use error::ProbeError;
@@ -54,6 +59,7 @@ pub use shared::{Hidden, RingSizes};
 
 use attach::Attached;
 use btf::Btf;
+use budget::Budgets;
 use family::{FAMILIES, Part};
 use kernel::Kernel;
 use object::Prepared;
@@ -73,6 +79,7 @@ pub struct Probes {
     aggregates: Aggregates,
     handover: Handover,
     keys: u32,
+    budgets: Budgets,
 }
 
 /// What is loaded as one.
@@ -135,6 +142,7 @@ impl Probes {
         hidden.hide(pid)?;
         let losses = Losses::new(shared.lost()?);
         let wanted = shared.wanted()?;
+        let budgets = shared.budgets()?;
         let handover = Handover::new().map_err(|source| ProbeError::Handover { source })?;
         Ok(Self {
             kernel: Kernel::new(losses),
@@ -147,6 +155,7 @@ impl Probes {
             aggregates: Aggregates::new(handover.clone()),
             handover,
             keys: KEYS,
+            budgets,
         })
     }
 
@@ -235,13 +244,16 @@ impl Probes {
     /// kind is seen; a kind that is not seen at all is no error. Takes milliseconds for each hook
     /// that comes or goes, nothing where only words change.
     pub fn apply(&mut self, union: &Union) -> Result<Report, ProbeError> {
-        let Union { wanted, filters, pace } = union;
+        let Union { wanted, filters, pace, bounded } = union;
         self.aggregates.set_pace(pace.clone());
-        self.handover.set_wanted(dns::KINDS.into_iter().filter(|kind| wanted.contains_key(kind)));
+        let told = dns::KINDS.into_iter().chain(budget::KINDS);
+        self.handover.set_wanted(told.filter(|kind| wanted.contains_key(kind)));
         self.load_objects(wanted)?;
         let report = self.attach_parts(wanted);
         for kind in 0..wire::MAX_KINDS {
-            let word = wanted.get(&kind).map_or(0, |word| word | ON_BIT);
+            let word = wanted.get(&kind).map_or(0, |word| word & !BUDGET_BIT | ON_BIT);
+            let is_bounded = self.budgets.are_set() && bounded.contains(&kind);
+            let word = word | if is_bounded { BUDGET_BIT | WANT_CGROUP } else { 0 };
             let seen = report
                 .get(&kind)
                 .is_some_and(|report| !matches!(report.coverage, Coverage::None(_)));
@@ -325,6 +337,7 @@ impl Probes {
             let none = Coverage::None("no probe sees this kind".to_owned());
             let found = guard::report(kind)
                 .or_else(|| dns::report(kind))
+                .or_else(|| budget::report(kind))
                 .unwrap_or_else(|| KindReport { coverage: none, ..KindReport::default() });
             report.insert(kind, found);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    os::fd::AsFd as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,9 +11,14 @@ use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType},
 };
-use tipstaff_events::{filter::FILTER_BYTES, wire};
+use tipstaff_events::{
+    budget::{BUCKETS, BUDGET, BUDGET_ENTRIES, Bucket, MOST_BUCKETS},
+    filter::FILTER_BYTES,
+    wire,
+};
 
-use super::{error::ProbeError, mount::Detached, ring::Ring, wanted::WantedMap};
+use super::{budget::Budgets, error::ProbeError, mount::Detached, ring::Ring, wanted::WantedMap};
+use crate::sys::bpf::Table;
 
 /// Sizes of the rings in bytes: powers of two, at least a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +103,20 @@ impl Shared {
                     value: 1,
                     entries: MAX_HIDDEN,
                 },
+                Shape {
+                    name: BUCKETS,
+                    ty: MapType::Hash,
+                    key: 8,
+                    value: u32::try_from(size_of::<Bucket>()).unwrap_or(u32::MAX),
+                    entries: MOST_BUCKETS,
+                },
+                Shape {
+                    name: BUDGET,
+                    ty: MapType::Array,
+                    key: 4,
+                    value: 8,
+                    entries: BUDGET_ENTRIES,
+                },
                 ring(wire::LIFE, sizes.life),
                 ring(wire::URGENT, sizes.urgent),
                 ring(wire::BULK, sizes.bulk),
@@ -154,6 +174,18 @@ impl Shared {
 
     pub(super) fn lost(&self) -> Result<Array<MapData, u64>, ProbeError> {
         self.array(wire::LOST)
+    }
+
+    pub(super) fn budgets(&self) -> Result<Budgets, ProbeError> {
+        let buckets =
+            MapData::from_pin(self.pin(BUCKETS)).map_err(|error| wrong(BUCKETS, error))?;
+        let table = buckets
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|map| Table::new(map, size_of::<u64>(), size_of::<Bucket>(), 1))
+            .map_err(|error| wrong(BUCKETS, error))?;
+        Ok(Budgets::new(self.array(BUDGET)?, table))
     }
 
     fn array<V: Pod>(&self, name: &'static str) -> Result<Array<MapData, V>, ProbeError> {

@@ -6,6 +6,8 @@ mod cgroups;
 mod proc;
 mod users;
 
+pub(crate) use cgroups::Cgroups;
+
 use std::{
     collections::HashSet,
     thread::{self, JoinHandle},
@@ -87,7 +89,7 @@ impl Resolver {
         let (requests, asked) = bounded(MOST_REQUESTS);
         let (answer, answers) = bounded(MOST_ANSWERS);
         let thread = thread::Builder::new().name("resolver".into()).spawn(move || {
-            let (cgroups, users) = (cgroups::Cgroups::default(), users::Users::default());
+            let (cgroups, users) = (Cgroups::default(), users::Users::default());
             Work { answer, waker, cgroups, users }.run(&asked);
         })?;
         Ok(Self { requests, answers, thread })
@@ -97,7 +99,7 @@ impl Resolver {
 struct Work {
     answer: Sender<Answer>,
     waker: Waker,
-    cgroups: cgroups::Cgroups,
+    cgroups: Cgroups,
     users: users::Users,
 }
 
