@@ -11,7 +11,11 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    thread::{self, JoinHandle},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -19,8 +23,8 @@ use court::guest::guest_with;
 use rustix::process::Signal;
 use support::{
     Tipstaff,
-    agent::{Agent, check_tally, tally_load},
-    can_probe, fixture, scrape, series,
+    agent::{Agent, check_tally, steady_load, tally_load},
+    can_probe, copy_program, fixture,
     shipped::shipped,
     until,
     vm::rounds,
@@ -49,7 +53,7 @@ fn each_execution_is_counted_once_while_unrelated_load_runs() {
     let agent = Agent::start(&[&shipped("exec-audit")], "");
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("a program\nwith \u{1b}[31m");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     let load = tally_load(rounds(200_000).into());
     let runs = u64::from(rounds(200));
     for _ in 0..runs {
@@ -79,29 +83,19 @@ fn adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_anothe
             (agent.value("tipstaff_policies", &[r#"state="running""#]) == wanted).then_some(())
         });
     };
-    let mut produced = 0;
-    let mut load = None;
-    let each = u64::from(rounds(100_000));
+    // As many as there is always room for, however seldom the agent is let run.
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = steady_load(&stop, 200);
     for _ in 0..rounds(50) {
-        // Events flow all the time: the next part of the load follows at once.
-        if load.as_ref().is_none_or(JoinHandle::is_finished) {
-            produced += 1;
-            load = Some(tally_load(each));
-        }
         agent.drop_in(&more);
         running(2);
         agent.remove(&more);
         running(1);
     }
-    load.expect("a load").join().expect("the load ends");
-    let (events, lost) = until("all is accounted for", || {
-        let seen = scrape(&agent.metrics);
-        let events = series(&seen, "tally_events_total", &[])?;
-        let lost = series(&seen, "tally_lost_total", &[]).unwrap_or(0);
-        (events + lost >= produced * each).then_some((events, lost))
-    });
-    assert_eq!((events, lost), (produced * each, 0));
-    assert_eq!(agent.value("tally_sum_total", &[]), produced * (each * (each - 1) / 2));
+    stop.store(true, Ordering::Relaxed);
+    let produced = load.join().expect("the load ends");
+    check_tally(&agent, produced);
+    assert_eq!(agent.value("tally_lost_total", &[]), 0, "of {produced}");
 }
 
 #[test]
@@ -173,7 +167,7 @@ fn a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole() {
     if !can_probe("a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole") {
         return;
     }
-    let agent = Agent::start(&[], "");
+    let mut agent = Agent::start(&[], "");
     let bytes = fs::read(fixture("tally")).expect("readable");
     let mut file = fs::File::create(agent.policies.join("tally.wasm")).expect("created");
     for piece in bytes.chunks(bytes.len() / 5) {
@@ -184,11 +178,8 @@ fn a_file_that_is_written_in_pieces_is_loaded_when_it_is_whole() {
     until("the policy runs", || {
         (agent.value("tipstaff_policies", &[r#"state="running""#]) == 1).then_some(())
     });
-    assert!(
-        agent.tipstaff.log.iter().all(|line| !line.contains("error")),
-        "{:?}",
-        agent.tipstaff.log
-    );
+    let log = agent.tipstaff.log_so_far().join("\n");
+    assert!(log.contains("policy runs") && !log.contains("error"), "{log}");
 }
 
 #[test]
@@ -275,7 +266,7 @@ fn a_generation_to_fall_back_to_gets_no_field_that_was_withheld_since() {
     // The same file once more is another try.
     let ran = agent.entered("running");
     agent.drop_in(&policy);
-    until("it is tried again", || (agent.entered("loaded") == 4).then_some(()));
+    until("it is tried again", || (agent.entered("loaded") >= 4).then_some(()));
     // Others may run programs meanwhile, at which it fails again.
     until("it runs again", || (agent.entered("running") > ran).then_some(()));
 }
@@ -333,7 +324,7 @@ fn a_tracepoint_from_the_configuration_is_a_kind_that_policies_can_ask_for() {
     let agent = Agent::start(&[&fixture("tally-tracepoint")], own);
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("unusual name");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     for _ in 0..50 {
         assert!(Command::new(&program).status().expect("runs").success());
     }
@@ -349,7 +340,7 @@ fn a_tracepoint_shows_the_values_that_tracefs_shows() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("unusual-name");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     let reference = Tracefs::start("sched/sched_process_exec");
     let mut events =
         Tipstaff::ready(&["events", "tracepoint:sched:sched_process_exec", "--format", "json"]);

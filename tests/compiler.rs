@@ -21,7 +21,7 @@ use court::{
 };
 use support::{
     agent::{Agent, check_tally, steady_load},
-    can_probe, fixture, until,
+    can_probe, copy_program, fixture, until,
 };
 use tempfile::TempDir;
 use tipstaff_runtime::policy::{CompileLimits, Compiler, Refusal, Workshop};
@@ -101,9 +101,10 @@ fn a_compiler_that_takes_more_than_it_may_is_ended_and_the_message_names_the_lim
 #[test]
 fn a_compiler_that_does_nothing_for_too_long_is_killed() {
     let cache = tempfile::tempdir().unwrap();
-    let program = cache.path().join("sleeper");
-    fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let (script, program) = (cache.path().join("script"), cache.path().join("sleeper"));
+    fs::write(&script, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&script, &program);
     let limits = CompileLimits { wall: Duration::from_millis(100), ..CompileLimits::default() };
     let compiler = compiler(&cache, program.to_str().unwrap(), limits);
     let error = compiler.load_bytes(Path::new("p.wasm"), &guest("p", "")).err().unwrap();
@@ -118,7 +119,7 @@ fn an_agent_goes_on_while_a_file_takes_too_long_to_compile() {
     let mut agent =
         Agent::start(&[&fixture("tally")], "[compiler]\ncpu = \"3s\"\nmemory = \"8GiB\"\n");
     let stop = Arc::new(AtomicBool::new(false));
-    let load = steady_load(&stop);
+    let load = steady_load(&stop, 50);
     agent.put("bomb.wasm", &bomb("bomb"));
     // Meanwhile the child has the rights of nobody.
     let child = until("the child has given up its rights", || {

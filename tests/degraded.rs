@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Tipstaff, can_probe, vm};
+use support::{Tipstaff, can_probe, copy_program, vm};
 use tempfile::TempDir;
 
 const TIPSTAFF: &str = env!("CARGO_BIN_EXE_tipstaff");
@@ -51,7 +51,7 @@ fn refusal(place: &[String], program: &Path) -> String {
 fn an_execution(place: &[String], kind: &str, run: impl FnOnce(&Path)) -> (Value, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("a program");
-    fs::copy("/bin/true", &program).unwrap();
+    copy_program("/bin/true", &program);
     let mut command = in_place(place, Path::new(TIPSTAFF));
     let condition = format!("filename = '{0}'", program.display());
     command.args(["events", kind, "--format", "json", "--fields", "all"]);
@@ -87,7 +87,7 @@ fn agent_for_others() -> (TempDir, PathBuf) {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(folder.path(), mode).unwrap();
     let program = folder.path().join("tipstaff");
-    fs::copy(TIPSTAFF, &program).unwrap();
+    copy_program(TIPSTAFF, &program);
     (folder, program)
 }
 

@@ -129,7 +129,7 @@ fn fifty_policies_of_which_ten_are_hostile_leave_nothing_behind_and_let_nothing_
             .then_some(())
     });
     let stop = Arc::new(AtomicBool::new(false));
-    let load = steady_load(&stop);
+    let load = steady_load(&stop, 50);
     let pid = agent.tipstaff.pid();
     let (mut held, mut samples) = (BTreeSet::new(), Vec::new());
     let begin = Instant::now();

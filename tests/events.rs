@@ -13,14 +13,14 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Tipstaff, can_probe};
+use support::{Tipstaff, can_probe, copy_program};
 use tempfile::TempDir;
 use tipstaff_runtime::{kind::Kinds, source::Jsonl};
 
 /// A program of our own, so that nobody else runs it.
 fn program(directory: &TempDir) -> PathBuf {
     let path = directory.path().join("a program");
-    fs::copy("/bin/true", &path).expect("copies");
+    copy_program("/bin/true", &path);
     path
 }
 
@@ -113,7 +113,7 @@ fn it_ends_quietly_when_nobody_reads_and_when_its_time_is_over() {
     if !can_probe("events") {
         return;
     }
-    let script = "\"$0\" events exec --duration 20s | head -n 1; exit ${PIPESTATUS[0]}";
+    let script = "timeout 60 \"$0\" events exec | head -n 1; exit ${PIPESTATUS[0]}";
     let load = "while /bin/true; do :; done & load=$!; trap 'kill $load' EXIT; ";
     let output = Command::new("/bin/bash")
         .args(["-c", &format!("{load}{script}"), env!("CARGO_BIN_EXE_tipstaff")])

@@ -57,7 +57,7 @@ fn a_field_in_the_middle_of_exec_changes_no_byte_of_a_policys_rows() {
         let reader =
             Reader::start(source, kinds, Arc::new(AgentMetrics::default()), vec![subscriber])
                 .unwrap();
-        assert!(reader.wait_for_end(Duration::from_secs(10)));
+        assert!(reader.wait_for_end(court::PATIENCE));
         reader.stop();
         std::iter::from_fn(|| queue.pop()).map(|delivery| delivery.batch).collect::<Vec<_>>()
     };
@@ -73,7 +73,7 @@ fn a_field_in_the_middle_of_exec_changes_no_byte_of_a_policys_rows() {
     for batch in &tomorrow {
         policy.queue().push(batch);
     }
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     assert_eq!(court.count("rows", Some(("path", "/bin/true"))), 1);
     assert_eq!(court.count("rows", Some(("path", "/bin/sh"))), 1);
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use support::{PATIENCE, can_probe, shipped::shipped, until, vm::rounds};
+use support::{PATIENCE, can_probe, copy_program, shipped::shipped, until, vm::rounds};
 use tempfile::TempDir;
 
 /// What a `tipstaff exec` needs that shares nothing with others.
@@ -277,9 +277,16 @@ fn standard_input_and_output_pass_as_they_are_and_end_when_the_command_closes_th
     let place = Place::new();
     let bytes: Vec<u8> =
         (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let seen = place.directory.path().join("seen");
     let mut child = place
         .exec_as_root()
-        .args(["--", "sh", "-c", "cat; exec >&- <&-; echo closed >&2; sleep 1; exit 9"])
+        .args([
+            "--",
+            "sh",
+            "-c",
+            "cat; exec >&- <&-; until [ -e \"$0\" ]; do sleep 0.02; done; exit 9",
+        ])
+        .arg(&seen)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -291,6 +298,7 @@ fn standard_input_and_output_pass_as_they_are_and_end_when_the_command_closes_th
     let mut received = Vec::new();
     child.stdout.take().expect("piped").read_to_end(&mut received).expect("read");
     assert!(child.try_wait().expect("ours").is_none(), "the output ended only with the command");
+    fs::write(&seen, "").expect("written");
     writer.join().expect("written");
     assert!(received == bytes, "{} bytes of {}", received.len(), bytes.len());
     assert_eq!(child.wait().expect("ours").code(), Some(9));
@@ -446,10 +454,10 @@ fn policies_see_each_program_of_the_tree_once_and_none_of_anybody_else() {
     }
     let place = Place::new();
     let program = place.path("program");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     // What others run has a name of its own, and the same one.
     let (other, stop) = (place.path("other"), AtomicBool::new(false));
-    fs::copy("/bin/true", &other).expect("copied");
+    copy_program("/bin/true", &other);
     let calls = place.path("calls");
     thread::scope(|scope| {
         let _stop = Stop(&stop);
@@ -491,7 +499,7 @@ fn cgroups_below_are_seen_and_so_is_a_command_in_a_command() {
     }
     let place = Place::new();
     let program = place.path("program");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     let mount = cgroup_mounts().remove(0);
     let inside = r#"
         own=$1$(sed -n s/^0:://p /proc/self/cgroup)
@@ -613,9 +621,12 @@ fn when_tipstaff_is_killed_at_any_moment_the_tree_dies_and_nothing_is_left() {
         let mut child = endless(&place, &["--on-death", "kill"]);
         thread::sleep(Duration::from_millis(delay));
         kill_and_wait(&mut child);
-        // Before the keeper is there, an empty cgroup may be left to the next one.
-        run(place.exec_as_root().args(["--", "true"]));
-        until_nothing_is_left_of(child.id());
+        // Before the keeper is there, an empty cgroup may be left to the next one that comes when the last
+        // process of this one is gone.
+        until("nothing is left", || {
+            run(place.exec_as_root().args(["--", "true"]));
+            left_of(child.id()).is_empty().then_some(())
+        });
     }
     for _ in 0..rounds(5) {
         let mut child = endless(&place, &["--on-death", "kill"]);

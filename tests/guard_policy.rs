@@ -18,7 +18,7 @@ use std::{
 
 use cgroup::Cgroup;
 use rustix::process::Signal;
-use support::{agent::Agent, can_probe, fixture, shipped::shipped, until};
+use support::{agent::Agent, can_probe, copy_program, fixture, shipped::shipped, until};
 use tempfile::TempDir;
 use tipstaff_runtime::mountinfo;
 
@@ -298,7 +298,7 @@ fn who_exceeds_his_budget_ends_in_audit_and_what_he_denied_before_stays_denied()
     let (cgroup, server) = (Cgroup::new(), Server::start());
     let directory = TempDir::new().expect("a directory");
     let program = directory.path().join("flood");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     let settings = format!("upon = {:?}\nthen = \"flood\"", program.display().to_string());
     let mut lines = section(&cgroup, &server.denied(), "", &settings);
     lines += "[policy.guarded.limits]\nactions_per_minute = 10\n[guard]\nbreaker = 20\n";
@@ -336,7 +336,7 @@ fn what_is_protected_is_never_reached() {
     let (cgroup, server) = (Cgroup::new(), Server::start());
     let directory = TempDir::new().expect("a directory");
     let sleep = directory.path().join("protected sleep");
-    fs::copy("/bin/sleep", &sleep).expect("copied");
+    copy_program("/bin/sleep", &sleep);
     let sleep = sleep.to_str().expect("UTF-8");
     let guard = format!("[guard]\nprotected = [{sleep:?}]\n");
     let table = server.denied();
@@ -381,7 +381,7 @@ fn a_table_goes_with_its_policy_and_in_quarantine_stays_or_goes_as_configured() 
     let table = server.denied();
     let directory = TempDir::new().expect("a directory");
     let program = directory.path().join("panic");
-    fs::copy("/bin/true", &program).expect("copied");
+    copy_program("/bin/true", &program);
     let settings = format!("upon = {:?}\nthen = \"set and panic\"", program.display().to_string());
     for (then, code) in [("hold", DENIED), ("release", 0)] {
         let more = format!("on_quarantine = {then:?}");
@@ -575,7 +575,7 @@ fn who_is_protected_from_now_on_is_let_out() {
     let (cgroup, server) = (Cgroup::new(), Server::start());
     let directory = TempDir::new().expect("a directory");
     let sleep = directory.path().join("sleep");
-    fs::copy("/bin/sleep", &sleep).expect("copied");
+    copy_program("/bin/sleep", &sleep);
     let sleep = sleep.to_str().expect("UTF-8");
     let lines = section(&cgroup, &server.denied(), "", "");
     let mut agent = Agent::start_in("enforce", &[&fixture("guarded")], &lines);

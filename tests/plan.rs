@@ -83,7 +83,10 @@ fn without_the_right_to_load_probes_it_says_what_it_cannot_know() {
     let place = tempfile::tempdir().unwrap();
     let before = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: taking a capability away needs root");
+        kernel::here::skip(
+            "without_the_right_to_load_probes",
+            "taking a capability away needs root",
+        );
         return;
     }
     let said = lines(&plan(&before, place.path(), &["exec-audit"], "", "json"));

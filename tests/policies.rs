@@ -25,7 +25,7 @@ fn a_policy_counts_its_rows_and_ticks_and_stops_after_the_last_batch() {
     let queue = std::sync::Arc::clone(policy.queue());
     eventually("a tick", || court.count("ticks", None) >= 2);
     queue.push(&batch(2000, &["/bin/last"]));
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     assert_eq!(court.count("rows", Some(("path", "/bin/true"))), 200);
     assert_eq!(court.count("rows", Some(("path", "/bin/é"))), 100);
     assert_eq!(court.count("rows", Some(("path", "/bin/last"))), 1);
@@ -47,7 +47,7 @@ fn what_the_queue_dropped_comes_as_a_gap_before_the_next_batch() {
     let dropped = queue.dropped();
     eventually("an empty queue", || policy.numbers().rows + dropped == pushed);
     queue.push(&batch(pushed, &["/bin/true"]));
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     assert_eq!(court.count("lost", Some(("cause", "4"))), dropped);
     assert_eq!(policy.numbers().rows + dropped, pushed + 1);
 }
@@ -58,7 +58,7 @@ fn an_alert_keeps_its_labels_and_is_limited() {
     let limits = Limits { alerts_per_minute: 0, alerts_burst: 3, ..Limits::default() };
     let policy = court.run("upon = \"alert\"", &limits);
     policy.queue().push(&batch(5, &["/a", "/b", "/c", "/d"]));
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     let alerts: Vec<_> = court.alerts.try_iter().collect();
     assert_eq!(
         alerts.iter().map(|alert| alert.message.as_str()).collect::<Vec<_>>(),
@@ -80,7 +80,7 @@ fn is_lost_and_restarted(upon: &str) {
     assert_eq!(policy.numbers().traps, 1, "{upon}");
     assert_eq!(policy.numbers().rows, 2);
     assert_eq!(policy.life(), Life::Running);
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     // The counter goes on, and what it says agrees with what is said to be lost.
     assert_eq!(court.count("rows", Some(("path", "/good"))), 2);
     assert_eq!(
@@ -142,7 +142,7 @@ fn too_many_lost_instances_end_in_quarantine_and_the_queue_stays_empty() {
     policy.queue().push(&batch(99, &["/a"]));
     eventually("an empty queue", || policy.queue().is_empty());
     assert_eq!(policy.numbers().rows, 0);
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
 }
 
 #[test]
@@ -150,18 +150,17 @@ fn a_slow_policy_does_not_hold_a_healthy_one() {
     let court = Court::new();
     let loaded = court.load_fixture();
     let start = |settings: &str| {
-        let limits = Limits { cpu_per_call: Duration::from_secs(1), ..Limits::default() };
+        let limits = Limits { cpu_per_call: Duration::from_secs(5), ..Limits::default() };
         court.pool.start(court.configure(&loaded, settings, &limits).unwrap()).unwrap()
     };
     // Both bear the same name, which is the agent's business to refuse, not the pool's.
     let (lame, healthy) = (start("upon = \"loop\"\npath = \"/slow\""), start(""));
     lame.queue().push(&batch(0, &["/slow"]));
-    let begin = Instant::now();
     for n in 0..50 {
         healthy.queue().push(&batch(n, &["/a"]));
         eventually("the batch", || healthy.queue().is_empty());
     }
-    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert_eq!(lame.numbers().traps, 0, "it is still in its call");
     drop(healthy);
     drop(lame);
 }
@@ -236,7 +235,7 @@ fn a_replaced_policy_gets_no_second_burst_of_alerts() {
     let next = policy.prepare(court.configure(&loaded, settings, &limits).unwrap(), true).unwrap();
     policy.replace(next);
     policy.queue().push(&batch(7, &["/c", "/d", "/e"]));
-    assert!(policy.stop(Duration::from_secs(5)));
+    assert!(policy.stop(court::PATIENCE));
     let alerts: Vec<_> = court.alerts.try_iter().map(|alert| alert.message).collect();
     assert_eq!(alerts, ["/a", "/b", "/c"]);
 }

@@ -12,7 +12,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kernel::{Event, Load, Recording, all_fields, alone, vm::rounds};
+use kernel::{
+    Event, Load, Recording, all_fields, alone,
+    here::{copy_program, skip},
+    vm::rounds,
+};
 use rustix::fs::MemfdFlags;
 use tipstaff_events::{
     catalogue::{FILE_STATE, SIGNAL_ORIGIN, exec, exit, fork, oom, signal, thread_exit},
@@ -117,7 +121,7 @@ fn scripts_memfds_and_deleted_files_are_told_apart() {
     let memfd_path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
     let memfd_pid = run(&mut Command::new(&memfd_path));
 
-    fs::copy("/bin/true", root.join("gone")).unwrap();
+    copy_program("/bin/true", root.join("gone"));
     let mut gone = Command::new("/bin/sh");
     gone.args(["-c", "exec 9<gone; rm gone; exec /proc/self/fd/9"]).current_dir(&root);
     let gone_pid = run(&mut gone);
@@ -237,7 +241,7 @@ signal.raise_signal(signal.SIGALRM)
 fn a_victim_of_the_out_of_memory_killer_is_named_with_its_memory() {
     let Some(_guard) = alone() else { return };
     let Some(limit) = kernel::MemoryLimit::new(24 << 20) else {
-        eprintln!("skipped: no memory cgroup can be made here");
+        skip("what the kernel kills for memory", "no memory cgroup can be made here");
         return;
     };
     let mut recording = Recording::open(RingSizes::default());

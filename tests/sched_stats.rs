@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernel::{Load, alone, python};
+use kernel::{Load, alone, here, python};
 use rustix::process::{Pid, Signal, kill_process};
 use sums::Agent;
 use tipstaff_events::aggregate::BUCKETS;
@@ -69,7 +69,7 @@ fn counted_of_all(pid: u32) -> (u64, u64) {
 fn stop(pid: u32) {
     let id = Pid::from_raw(pid.cast_signed()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + here::PATIENCE;
     let is_stopped = |thread: std::io::Result<fs::DirEntry>| {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
         status.contains("State:\tT")
@@ -78,8 +78,14 @@ fn stop(pid: u32) {
         assert!(Instant::now() < end);
         thread::sleep(Duration::from_millis(5));
     }
-    // The state is there a moment before the thread has left its processor.
-    thread::sleep(Duration::from_millis(50));
+    // The state is there a moment before the thread has left its processor; until then this says so.
+    let runs = |thread: std::io::Result<fs::DirEntry>| {
+        fs::read_to_string(thread.unwrap().path().join("syscall")).unwrap().starts_with("running")
+    };
+    while fs::read_dir(format!("/proc/{pid}/task")).unwrap().any(runs) {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn go_on(pid: u32) {
@@ -181,7 +187,7 @@ fn migrations_of_a_process_are_those_that_the_kernel_and_perf_count() {
         command.args(["stat", "-x", ",", "-e", "cpu-migrations", "-o"]).arg(told.path());
         command.args(["--", kernel::PYTHON, "-I", "-S", "-c", MIGRATES]);
     } else {
-        eprintln!("not compared with perf, which is not installed");
+        here::skip("the comparison with perf", "it is not installed");
     }
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     let parent = child.id();
@@ -219,27 +225,32 @@ fn waits_of_a_process_are_those_that_proc_measures() {
     let plan = agent.plan(&[&["pid"], &fields[..]].concat());
     agent.want(&[&plan]);
     let member = agent.join(plan);
-    let script = "import time\nfor _ in range(200): time.sleep(0.002); sum(range(20000))\n\
-                  print(open('/proc/self/schedstat').read())";
+    let script = "import sys, time\nfor _ in range(200): time.sleep(0.002); sum(range(20000))\n\
+                  print('done', flush=True)\nsys.stdin.readline()";
     let begin = Instant::now();
-    let child = python(script).stdout(Stdio::piped()).spawn().unwrap();
-    let pid = child.id().to_string();
-    let output = child.wait_with_output().unwrap();
+    let mut child = python(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(line(&mut child), "done\n");
+    // Compared while it does not run.
+    stop(child.id());
+    let (rows, lost) = agent.leave(&member);
+    let told = fs::read_to_string(format!("/proc/{}/schedstat", child.id())).unwrap();
     let took = u64::try_from(begin.elapsed().as_nanos()).unwrap();
-    let (rows, lost) = agent.end(&member);
+    go_on(child.id());
+    let pid = child.id().to_string();
+    assert!(child.wait_with_output().unwrap().status.success());
+    agent.end(&member);
     drop(load);
     assert_eq!(lost, 0);
-    let told = String::from_utf8(output.stdout).unwrap();
     let told: Vec<u64> = told.split_whitespace().map(|n| n.parse().unwrap()).collect();
     let &[_, delay, slices] = &told[..] else { panic!("{told:?}") };
     let of_pid = [("pid", pid.as_str())];
     let (runs, queued) = (rows.sum("runs", &of_pid), rows.sum("queued", &of_pid));
-    // It goes on for some moments after it has read.
-    assert!((slices..slices + 20).contains(&runs), "{runs} and {slices}");
+    assert_eq!(runs, slices);
     assert!(queued.abs_diff(delay) < delay / 10 + 20_000_000, "{queued} and {delay}");
     assert_eq!(rows.histogram("queued_histogram", &of_pid).iter().sum::<u64>(), runs);
     let blocked = rows.sum("blocked", &of_pid);
-    assert!((400_000_000..took).contains(&blocked), "{blocked} of {took}");
+    // The timer is set before it leaves the processor, and it may be kept from doing so for a while.
+    assert!((360_000_000..took).contains(&blocked), "{blocked} of {took}");
     assert!(rows.sum("uninterruptible", &of_pid) <= blocked);
 }
 
@@ -261,7 +272,7 @@ fn runqlat(comm: &str) -> String {
 fn waits_are_distributed_as_bpftrace_says() {
     let Some(_guard) = alone() else { return };
     if Command::new("bpftrace").arg("--version").output().is_err() {
-        eprintln!("skipped: bpftrace is not installed");
+        here::skip("the comparison with bpftrace", "it is not installed");
         return;
     }
     let comm = format!("rq{}", std::process::id());
@@ -367,7 +378,7 @@ fn the_shipped_policy_says_how_long_a_program_was_off_the_processor() {
     let value = |metric| sums::value(&said, metric, &[("process", &comm)]);
     assert!(value("sched_switches_total") >= 200, "{said:?}");
     assert!(value("sched_runs_total") >= 200);
-    assert!(value("sched_blocked_nanoseconds_total") >= 200_000_000);
+    assert!(value("sched_blocked_nanoseconds_total") >= 180_000_000);
     let all = sums::value(&said, "sched_queued_up_to_total", &[("up_to", "+Inf")]);
     assert_eq!(all, sums::value(&said, "sched_runs_total", &[]));
     assert_eq!(sums::value(&said, "sched_lost_total", &[]), 0);

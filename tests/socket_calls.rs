@@ -57,7 +57,7 @@ for sent, answered, first in ((0, 0, 'client'), (1000, 77, 'client'), (123, 0, '
 ",
         );
         // The last acknowledgement may still be under way when the process has ended.
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + kernel::here::PATIENCE;
         let mut closes = recording.of_process(tcp_close::KIND, pid);
         while closes.len() < 10 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -385,7 +385,7 @@ print(closed_port)
         }
         assert_eq!(connects.len(), 6 + 3, "round {round}: {connects:?}");
         // The last packets are handled after the sockets are closed.
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + kernel::here::PATIENCE;
         let closes = loop {
             let mut closes = recording.of(tcp_close::KIND);
             closes.retain(|event| {

@@ -1,3 +1,4 @@
+//! Types of a kernel.
 #![no_main]
 
 #[path = "../targets.rs"]

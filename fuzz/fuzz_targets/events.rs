@@ -1,3 +1,4 @@
+//! Files of events.
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,4 @@
+//! Files that someone takes for policies.
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,4 @@
+//! What policies say of themselves.
 #![no_main]
 
 #[path = "../targets.rs"]

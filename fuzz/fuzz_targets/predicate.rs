@@ -1,3 +1,4 @@
+//! Conditions, and the filters made of them.
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,4 @@
+//! Records become rows.
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,4 @@
+//! What operators give policies.
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -18,6 +18,9 @@ use tipstaff_runtime::{
     queue::Batch,
 };
 
+/// How long anything may take before a test fails. Generous: the machine may be busy, or a VM.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -108,9 +111,9 @@ impl Court {
     }
 }
 
-/// Waits until it is so, for at most ten seconds.
+/// Waits until it is so, within patience.
 pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
-    eventually_within(Duration::from_secs(10), what, is_so);
+    eventually_within(PATIENCE, what, is_so);
 }
 
 /// The same for as long as that.

@@ -1,6 +1,13 @@
 //! Several guards, modes, and what is left when they are gone.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tipstaff_events::catalogue::denied;
 use tipstaff_runtime::{
@@ -11,7 +18,8 @@ use tipstaff_runtime::{
 use super::{
     Caller, EPERM, Guarded, count,
     kernel::{
-        Recording, alone, assert_gone, bpf_descriptors, cgroup::Cgroup, map_ids, program_ids, vm,
+        Recording, alone, assert_gone, bpf_descriptors, cgroup::Cgroup, here, map_ids, program_ids,
+        vm,
     },
     sum, table,
 };
@@ -100,6 +108,11 @@ fn assert_attached(cgroup: &Cgroup, expected: usize) {
     assert_eq!(text.matches("guard_").count(), expected, "{text}");
 }
 
+/// The maps of the machine. One of another process may go while they are listed.
+fn loaded_maps() -> impl Iterator<Item = aya::maps::MapInfo> {
+    aya::maps::loaded_maps().filter_map(Result::ok)
+}
+
 #[test]
 fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
     let Some(_alone) = alone() else { return };
@@ -109,7 +122,7 @@ fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
     drop(recording.probes.guard_network(cgroup.path(), 1, GuardMode::Audit).unwrap());
     let (descriptors, programs) = (bpf_descriptors(), program_ids());
     // Ours, also those that all objects share and that no descriptor is open for.
-    let maps: BTreeSet<u32> = aya::maps::loaded_maps().map(|map| map.unwrap().id()).collect();
+    let maps: BTreeSet<u32> = loaded_maps().map(|map| map.id()).collect();
     let mut inside = Caller::new(&cgroup);
     for keep in [false, true] {
         let mut guard =
@@ -119,8 +132,7 @@ fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
         assert_attached(&cgroup, 6);
         let new = |now: BTreeSet<u32>, before| &now - before;
         let (programs, maps) = (new(program_ids(), &programs), new(map_ids(), &maps));
-        let mut names: Vec<String> = aya::maps::loaded_maps()
-            .map(Result::unwrap)
+        let mut names: Vec<String> = loaded_maps()
             .filter(|map| maps.contains(&map.id()))
             .map(|map| map.name_as_str().unwrap().to_owned())
             .collect();
@@ -161,8 +173,7 @@ fn what_a_table_before_counted_is_not_lost_and_fails_no_table_that_is_in_force()
     }
     // From now on nobody but programs can write to the counts.
     let ours = map_ids();
-    let counts = aya::maps::loaded_maps()
-        .map(Result::unwrap)
+    let counts = loaded_maps()
         .find(|map| map.name_as_str() == Some("COUNTS") && ours.contains(&map.id()))
         .unwrap();
     let id = counts.id().to_string();
@@ -187,7 +198,16 @@ fn a_cgroup_that_is_removed_takes_its_guard_off_and_nothing_else_happens() {
     let Guarded { mut guard, mut recording, cgroup } =
         Guarded::new(GuardMode::Enforce, "default deny");
     drop(cgroup);
-    thread::sleep(Duration::from_millis(100));
+    // The kernel says of each link where it is attached.
+    let is_off = |link: BorrowedFd<'_>| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).unwrap();
+        info.lines().any(|line| line.split_whitespace().eq(["cgroup_id:", "0"]))
+    };
+    let end = Instant::now() + here::PATIENCE;
+    while !guard.links().all(is_off) {
+        assert!(Instant::now() < end, "a link is still attached");
+        thread::sleep(Duration::from_millis(10));
+    }
     guard.install(&table("default allow")).unwrap();
     assert_eq!(sum(&guard, |count| count.denied), 0);
     drop(guard);

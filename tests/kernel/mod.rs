@@ -3,6 +3,8 @@
 
 #[path = "../support/cgroup.rs"]
 pub mod cgroup;
+#[path = "../support/here.rs"]
+pub mod here;
 #[path = "../support/shipped.rs"]
 pub mod shipped;
 #[path = "../support/vm.rs"]
@@ -40,9 +42,7 @@ use tipstaff_runtime::{
 /// probes cannot be loaded.
 pub fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "kernel tests need root");
-        eprintln!("skipped: loading eBPF programs needs root");
+    if !here::can_probe("this test") {
         return None;
     }
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
@@ -417,7 +417,7 @@ pub fn map_ids() -> BTreeSet<u32> {
 /// Waits until the kernel has none of these any more: it frees them after a grace period.
 pub fn assert_gone(programs: &BTreeSet<u32>, maps: &BTreeSet<u32>) {
     assert!(!programs.is_empty() && !maps.is_empty());
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + here::PATIENCE;
     loop {
         let here: Vec<u32> = aya::programs::loaded_programs()
             .filter_map(|program| Some(program.ok()?.id()))
@@ -442,7 +442,7 @@ pub fn compiled(source: &str, name: &str) -> (tempfile::TempDir, PathBuf) {
     let program = folder.path().join(name);
     // Where there is no compiler, as in a VM, it was compiled before.
     if let Some(programs) = std::env::var_os("TIPSTAFF_PROGRAMS") {
-        fs::copy(Path::new(&programs).join(source), &program).unwrap();
+        here::copy_program(Path::new(&programs).join(source), &program);
     } else {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernel");
         let mut compiler = Command::new("cc");

@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -57,9 +56,6 @@ impl Agent {
         for policy in policies {
             fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
         }
-        let port =
-            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-        let metrics = format!("127.0.0.1:{port}");
         let file = directory.path().join("tipstaff.toml");
         // What a policy may do in one call on a real processor is too little on an emulated one.
         let limits = if emulated() {
@@ -75,7 +71,7 @@ impl Agent {
             .concat();
         let name = format!("test-{}", std::process::id());
         let text = format!(
-            "[agent]\n{own}name = {name:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"{metrics}\"\n{limits}{ours}{configuration}",
+            "[agent]\n{own}name = {name:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{limits}{ours}{configuration}",
             folder.display().to_string(),
             directory.path().join("cache").display().to_string(),
             directory.path().join("state").display().to_string(),
@@ -91,7 +87,10 @@ impl Agent {
         };
         command.args(["--log-format", "json", "run", "--format", "json", "--config"]).arg(&file);
         let mut tipstaff = Tipstaff::start(command);
-        tipstaff.wait_for_log("ready");
+        let ready = tipstaff.wait_for_log(r#""message":"ready""#);
+        let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
+        let metrics = ready["metrics"].as_str().expect("an address");
+        let metrics = metrics.trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
         Self {
             tipstaff,
             policies: folder,
@@ -203,13 +202,13 @@ pub fn check_tally(agent: &Agent, count: u64) {
     }
 }
 
-/// Numbered events at a rate that a healthy policy takes easily, until it is told to stop; how many.
-pub fn steady_load(stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+/// So many numbered events each hundredth of a second, until it is told to stop; how many.
+pub fn steady_load(stop: &Arc<AtomicBool>, many: u32) -> JoinHandle<u64> {
     let stop = Arc::clone(stop);
     thread::spawn(move || {
         let (mut number, files) = (0, numbered());
         while !stop.load(Ordering::Relaxed) {
-            for _ in 0..50 {
+            for _ in 0..many {
                 fs::remove_file(format!("{files}/{number}")).expect_err("there is no such file");
                 number += 1;
             }

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a running `tipstaff`, a policy directory, and where to skip.
 
 pub mod agent;
+mod here;
 pub mod shipped;
 pub mod vm;
 
@@ -13,18 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything here may take before the test fails. Generous: the machine may be busy, or a VM.
-pub const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Whether this test can load eBPF programs; says so if not, and fails in CI.
-pub fn can_probe(test: &str) -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "{test}: kernel tests need root, also in CI");
-    eprintln!("SKIPPED {test}: needs root to load eBPF programs");
-    false
-}
+pub use here::*;
 
 /// A `tipstaff` process, ended with the test.
 pub struct Tipstaff {

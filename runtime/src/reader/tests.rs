@@ -107,6 +107,8 @@ struct Flood {
     number_at: usize,
     next: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    /// How many it makes at most.
+    most: u64,
     lost: u64,
 }
 
@@ -124,6 +126,7 @@ impl Flood {
             number_at: usize::from(offset),
             next: Arc::clone(&next),
             stop: Arc::clone(&stop),
+            most: u64::MAX,
             lost: 0,
         };
         (flood, next, stop)
@@ -132,7 +135,8 @@ impl Flood {
 
 impl Source for Flood {
     fn drain(&mut self, _most: usize, each: &mut impl FnMut(Item<'_>)) -> Drained {
-        let items = if self.stop.load(Ordering::Relaxed) { 0 } else { 500 };
+        let left = self.most - self.next.load(Ordering::Relaxed);
+        let items = if self.stop.load(Ordering::Relaxed) { 0 } else { left.min(500) };
         for _ in 0..items {
             // The clock may stand still between two of them, as on a fast machine.
             self.record[..8].copy_from_slice(&clock::monotonic_ns().to_ne_bytes());
@@ -140,6 +144,7 @@ impl Source for Flood {
             self.record[self.number_at..][..8].copy_from_slice(&number.to_ne_bytes());
             each(Item::Record(&self.record));
         }
+        let items = usize::try_from(items).unwrap();
         Drained { items, all: true, holds_urgent: false, newest_in_bulk: 0, ended: false }
     }
 
@@ -158,6 +163,14 @@ impl Source for Flood {
 
     fn is_live(&self) -> bool {
         true
+    }
+}
+
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < FOREVER, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -183,7 +196,7 @@ fn who_comes_goes_or_is_replaced_loses_and_doubles_nothing() {
         let (guest, queue) = subscriber(if round % 2 == 0 { &same } else { &more });
         let id = reader.add(guest);
         let began = next.load(Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(2));
+        eventually("events", || next.load(Ordering::Relaxed) > began + 500);
         let until = next.load(Ordering::Relaxed);
         reader.remove(id);
         let seen = numbers(&queue);
@@ -199,7 +212,8 @@ fn who_comes_goes_or_is_replaced_loses_and_doubles_nothing() {
         let (generation, queue) = subscriber(if round % 2 == 0 { &same } else { &more });
         id = reader.replace(id, generation);
         queues.push(queue);
-        std::thread::sleep(Duration::from_millis(2));
+        let began = next.load(Ordering::Relaxed);
+        eventually("events", || next.load(Ordering::Relaxed) > began + 500);
     }
     stop.store(true, Ordering::Relaxed);
     reader.stop();
@@ -218,20 +232,22 @@ fn lost_events_are_told_in_the_rows_and_counted() {
     let metrics = Arc::new(AgentMetrics::default());
     let reader =
         Reader::start(source, &Kinds::built_in(), Arc::clone(&metrics), vec![subscriber]).unwrap();
-    std::thread::sleep(Duration::from_millis(350));
+    let labels = crate::outcome::LossLabels { kind: "open".into(), cause: "ring_full".into() };
+    let lost = || metrics.events_lost.get_or_create_owned(&labels).get();
+    eventually("three readings", || lost() >= 15);
     reader.stop();
     let gaps: Vec<Gap> = read(&queue, |_, row| row.gap().unwrap());
     assert!(gaps.len() >= 3);
     assert!(gaps.iter().all(|gap| gap.lost == 5 && gap.cause == Cause::RingFull));
     assert!(gaps.windows(2).all(|pair| pair[0].last_ns <= pair[1].first_ns), "they do not overlap");
-    let labels = crate::outcome::LossLabels { kind: "open".into(), cause: "ring_full".into() };
-    assert_eq!(metrics.events_lost.get_or_create_owned(&labels).get(), gaps.len() as u64 * 5);
+    assert_eq!(lost(), gaps.len() as u64 * 5);
 }
 
 #[test]
 fn rows_do_not_wait_longer_than_their_latency() {
-    let (source, next, stop) = Flood::new();
-    stop.store(true, Ordering::Relaxed);
+    let (mut source, next, _) = Flood::new();
+    // One, which does not fill a batch.
+    source.most = 1;
     let (subscriber, queue) = subscriber(&plan("open", vec![]));
     let reader = Reader::start(
         source,
@@ -240,13 +256,8 @@ fn rows_do_not_wait_longer_than_their_latency() {
         vec![subscriber],
     )
     .unwrap();
-    stop.store(false, Ordering::Relaxed);
-    let began = Instant::now();
-    while queue.is_empty() && began.elapsed() < FOREVER {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    stop.store(true, Ordering::Relaxed);
-    assert!(!queue.is_empty() && next.load(Ordering::Relaxed) > 0);
+    eventually("a batch", || !queue.is_empty());
+    assert_eq!(next.load(Ordering::Relaxed), 1);
     reader.stop();
 }
 
