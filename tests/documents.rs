@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use tipstaff_events::KINDS;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
@@ -77,4 +79,14 @@ fn every_test_that_the_threat_model_names_exists() {
     }
     assert!(rows > 25, "{rows} rows");
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A kind that is not in the table of `make test-vm` is at least named as missing there.
+#[test]
+fn every_kind_is_spoken_of_where_kernels_are() {
+    let text = fs::read_to_string(root().join("docs/kernels.md")).unwrap();
+    let spoken: BTreeSet<&str> = quoted(&text).collect();
+    let silent: Vec<_> =
+        KINDS.iter().map(|kind| kind.name).filter(|kind| !spoken.contains(kind)).collect();
+    assert_eq!(silent, [""; 0]);
 }

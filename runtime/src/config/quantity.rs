@@ -117,7 +117,7 @@ fn size_text(bytes: u64) -> String {
     let (unit, size) = SIZE_UNITS
         .iter()
         .rev()
-        .find(|(_, size)| bytes.is_multiple_of(*size))
+        .find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size))
         .unwrap_or(&SIZE_UNITS[0]);
     format!("{}{unit}", bytes / size)
 }

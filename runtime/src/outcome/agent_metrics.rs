@@ -293,7 +293,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# Metrics\n\n<!-- Made from runtime/src/outcome/agent_metrics.rs; BLESS=1 cargo test rewrites it. -->\n\n\
          `/metrics` on the address of `[metrics]` has the metrics of the policies, each with the label `policy`,\n\
-         and those of the agent itself:\n\n\
+         and those of the agent itself, which are below. `/healthz` there says whether the agent is ready: 200, or 503.\n\n\
          | name | type | labels | unit | meaning |\n|---|---|---|---|---|\n",
     );
     for AgentMetric { field: _, name, kind, labels, unit, help } in AgentMetrics::list() {
