@@ -501,7 +501,7 @@ fn in_audit_the_agent_does_nothing_to_any_process_or_cgroup() {
     // The same look finds what enforce does: the canary in its cgroup.
     let (code, did) = watched("enforce");
     assert_eq!(code, DENIED);
-    assert!(did.iter().any(|line| line.contains("canary-")), "{did:?}");
+    assert!(did.iter().any(|line| line.contains("/tipstaff/exec-")), "{did:?}");
 }
 
 #[test]

@@ -2,20 +2,20 @@
 //! ours, in a cgroup of its own.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
+    fs, io,
     io::Write as _,
     net::{Ipv4Addr, UdpSocket},
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
+
 use crate::{
+    exec::Scope,
     guard::{GuardMode, Rule, Table, Verdict},
-    mountinfo,
     probe::Probes,
 };
 
@@ -23,17 +23,23 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// The discard port: connecting a UDP socket sends nothing anyway.
-const PORT: u16 = 9;
+/// The discard port, which is denied, and another one, which is not: connecting a UDP socket sends nothing.
+const PORTS: [u16; 2] = [9, 10];
 
-/// What the child tries, once it is told to by a line on standard input. Whether it was denied.
+/// What the child tries, once it is told to by a line on standard input. Whether it was denied, and nothing
+/// else was.
 pub fn sing() -> io::Result<bool> {
     io::stdin().read_line(&mut String::new())?;
-    // Not before: a socket belongs to the cgroup in which it was made.
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    match socket.connect((Ipv4Addr::LOCALHOST, PORT)) {
+    let connect = |port| {
+        // Not before: a socket belongs to the cgroup in which it was made.
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect((Ipv4Addr::LOCALHOST, port))
+    };
+    let [denied, allowed] = PORTS;
+    connect(allowed)?;
+    match connect(denied) {
         Ok(()) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -84,16 +90,17 @@ pub(super) fn prove(probes: &mut Probes) -> Result<(), Unproven> {
 /// Whether a child is denied what a rule denies.
 fn is_denied(probes: &mut Probes) -> Result<bool, String> {
     let told = |error: io::Error| error.to_string();
-    let cage = Cage::new().map_err(|error| format!("no cgroup can be made: {error}"))?;
+    let cage = Cage::new()?;
     // Not by its path: the file may be another one by now.
     let mut command = Command::new("/proc/self/exe");
     command.arg("canary").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut canary = Canary(command.spawn().map_err(told)?);
     let pid = canary.0.id().to_string();
-    fs::write(cage.0.join("cgroup.procs"), pid).map_err(told)?;
-    let mut guard =
-        probes.guard_network(&cage.0, 0, GuardMode::Enforce).map_err(|error| error.to_string())?;
-    let deny: Rule = format!("deny connect udp 127.0.0.1 {PORT}")
+    fs::write(cage.path().join("cgroup.procs"), pid).map_err(told)?;
+    let mut guard = probes
+        .guard_network(cage.path(), 0, GuardMode::Enforce)
+        .map_err(|error| error.to_string())?;
+    let deny: Rule = format!("deny connect udp 127.0.0.1 {}", PORTS[0])
         .parse()
         .map_err(|error| format!("the canary's rule: {error}"))?;
     let table = Table { rules: vec![deny], ..Table::new(Verdict::Allow) };
@@ -101,51 +108,37 @@ fn is_denied(probes: &mut Probes) -> Result<bool, String> {
     let mut go = canary.0.stdin.take().ok_or("the child has no standard input")?;
     go.write_all(b"\n").map_err(told)?;
     let status = canary.wait().map_err(told)?;
+    let counts = guard.counts().map_err(|error| error.to_string())?;
+    let denied: u64 = counts.iter().map(|count| count.denied).sum();
     match status.code() {
+        // Another program, or a security module, may deny it as well.
+        Some(0) if denied != 1 => Err("it is denied, but not by us".to_owned()),
         Some(0) => Ok(true),
         Some(1) => Ok(false),
         _ => Err(format!("a child of ours ended with {status}")),
     }
 }
 
-/// A cgroup for the child, below the folder for our own.
-struct Cage(PathBuf);
+/// A cgroup for the child, removed after it.
+struct Cage(Option<Scope>);
 
 impl Cage {
-    fn new() -> io::Result<Self> {
-        let own = mountinfo::cgroup_v2()?.join("tipstaff");
-        let cage = own.join(format!("canary-{}", std::process::id()));
-        let until = Instant::now() + PATIENCE;
-        loop {
-            make(&own)?;
-            match make(&cage) {
-                // The last one to use the folder has just removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < until => {
-                }
-                result => return result.map(|()| Self(cage)),
-            }
-        }
+    fn new() -> Result<Self, String> {
+        // What others have left there is said by whoever runs a command.
+        Scope::make(|_, _| ()).map(|scope| Self(Some(scope))).map_err(|error| error.to_string())
     }
-}
 
-/// Makes a cgroup, if it is not there: that of a process that had our number before is as good.
-fn make(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new(""), Scope::path)
     }
 }
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        // It was killed, and may not be gone yet.
-        let until = Instant::now() + PATIENCE;
-        while fs::remove_dir(&self.0).is_err() && self.0.exists() && Instant::now() < until {
-            thread::sleep(LOOK_EVERY);
-        }
-        if let Some(folder) = self.0.parent() {
-            // Others may be in it.
-            let _ = fs::remove_dir(folder);
+        if let Some(scope) = self.0.take()
+            && let Err(error) = scope.remove()
+        {
+            tracing::warn!(%error, "the cgroup of the canary is left");
         }
     }
 }

@@ -139,7 +139,7 @@ impl NetworkGuard {
             put = self.maps.set(TABLE, generation | default);
         }
         if let Err(error) = put {
-            self.stale = keys;
+            self.stale.extend(keys);
             self.sweep();
             return Err(self.failed(format!("a table of {} nodes: {error}", nodes.len())));
         }
@@ -148,7 +148,7 @@ impl NetworkGuard {
         if let Some(before) = before {
             // A program that began under the word before may still be looking at the old nodes.
             programs::wait();
-            self.stale = before.keys;
+            self.stale.extend(before.keys);
             self.sweep();
             self.carried.retire(generation_before, &before.table, table);
             if let Err(error) = self.carried.collect(&self.maps) {
