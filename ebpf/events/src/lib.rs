@@ -19,6 +19,7 @@ pub mod dns;
 pub mod filter;
 pub mod guard;
 pub mod sample;
+pub mod tracepoint;
 pub mod wire;
 
 pub use catalogue::KINDS;

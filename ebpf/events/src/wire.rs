@@ -131,3 +131,8 @@ impl Text {
         self.length & Self::CUT != 0
     }
 }
+
+/// Processes that are hidden at the same time: the agent and its children.
+pub const MAX_HIDDEN: u32 = 1024;
+/// A number of the kernel's types that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;

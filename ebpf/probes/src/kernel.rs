@@ -8,11 +8,10 @@
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use core::ffi::c_void;
 
+use crate::events::wire::ABSENT;
+
 /// A pointer into kernel memory, only good for reading through a helper.
 pub type Pointer = *const c_void;
-
-/// The value of a constant that this kernel does not have.
-pub const ABSENT: u32 = u32::MAX;
 
 /// A number that the runtime takes from the kernel's BTF.
 #[repr(transparent)]

@@ -7,11 +7,9 @@ use aya_ebpf::{
 
 use crate::events::{
     filter::Filter,
-    wire::{CAUSES, FILTER_SLOT_BIT, FILTER_SLOTS, MAX_KINDS, ON_BIT},
+    wire::{CAUSES, FILTER_SLOT_BIT, FILTER_SLOTS, MAX_HIDDEN, MAX_KINDS, ON_BIT},
 };
 
-/// Processes that are hidden at the same time: the agent and its children.
-const MAX_HIDDEN: u32 = 1024;
 /// The runtime sets the real size of the rings.
 const RING_BYTES: u32 = 4096;
 

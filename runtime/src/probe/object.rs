@@ -4,15 +4,13 @@ use std::collections::HashMap;
 
 use aya::{Ebpf, EbpfLoader};
 use object::{Object as _, ObjectSymbol as _};
+use tipstaff_events::wire::ABSENT;
 
 use super::{aggregate, btf::Btf, error::ProbeError, family::Family, shared::Shared};
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 }
-
-/// Stands for what this kernel does not have.
-const ABSENT: u32 = u32::MAX;
 
 /// The object of that name as it was built.
 pub(super) fn bytes(name: &str) -> Result<&'static [u8], ProbeError> {

@@ -56,9 +56,6 @@ const SCRATCH: Shape =
 /// `ebpf/probes/src/task.rs`.
 const SCOPE: &str = "SCOPE";
 
-/// Entries of the map of hidden processes.
-const MAX_HIDDEN: u32 = 1024;
-
 /// The bpffs and the maps in it.
 pub(super) struct Shared {
     mount: Detached,
@@ -101,7 +98,7 @@ impl Shared {
                     ty: MapType::Hash,
                     key: 4,
                     value: 1,
-                    entries: MAX_HIDDEN,
+                    entries: wire::MAX_HIDDEN,
                 },
                 Shape {
                     name: BUCKETS,

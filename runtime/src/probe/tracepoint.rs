@@ -2,7 +2,12 @@
 
 use std::{fs, io};
 
-use tipstaff_events::{Role, catalogue::COMMON, wire::Header};
+use tipstaff_events::{
+    Role,
+    catalogue::COMMON,
+    tracepoint::{MAX_BYTES, MAX_LOCATIONS, RELATIVE},
+    wire::{ABSENT, Header},
+};
 
 use super::{
     error::ProbeError,
@@ -14,11 +19,6 @@ use crate::kind::{Field, From, Kind, Repr, RingName};
 /// Name of the object and of its program.
 pub(super) const OBJECT: &str = "tracepoint";
 const PROGRAM: &str = "any";
-/// As in `ebpf/probes/src/bin/tracepoint.rs`.
-const MAX_BYTES: u16 = 2048;
-const MAX_LOCATIONS: usize = 8;
-const RELATIVE: u32 = 1 << 16;
-const ABSENT: u32 = u32::MAX;
 /// Largest offset of the first own field.
 const MAX_FIRST: u16 = 16;
 

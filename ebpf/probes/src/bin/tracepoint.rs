@@ -12,20 +12,17 @@ use tipstaff_probes::{
     },
     events::{
         Ring,
-        wire::{Header, LOST_MISSED, MAX_TEXT},
+        tracepoint::{MAX_BYTES, MAX_LOCATIONS, RELATIVE},
+        wire::{ABSENT, Header, LOST_MISSED, MAX_TEXT},
     },
-    kernel::{self, ABSENT, Pointer},
+    kernel::{self, Pointer},
     map::{lost, wanted},
     record::Draft,
     task,
 };
 
-/// Largest record of a tracepoint, without what its `__data_loc` fields point at.
-const MAX_BYTES: usize = 2048;
-/// Fields whose bytes lie behind the record.
-const MAX_LOCATIONS: usize = 8;
-/// Bit of an entry in [`LOCATIONS`]: the offset counts from behind the field (`__rel_loc`).
-const RELATIVE: u32 = 1 << 16;
+/// Largest record, as a length.
+const BYTES_AT_MOST: usize = MAX_BYTES as usize;
 
 /// Number of the kind.
 #[unsafe(no_mangle)]
@@ -67,9 +64,9 @@ fn on_event(own: Pointer) {
 /// Appends the tracepoint's record and what its `__data_loc` fields point at.
 #[inline(always)]
 fn copy(draft: &mut Draft<Header>, own: Pointer) -> Option<()> {
-    let record = draft.room::<MAX_BYTES>()?;
+    let record = draft.room::<BYTES_AT_MOST>()?;
     let bytes = BYTES.load() as usize;
-    if bytes > MAX_BYTES {
+    if bytes > BYTES_AT_MOST {
         return None; // the runtime does not do this; the verifier cannot know
     }
     // SAFETY: the room is that large, and aligned to 8.
@@ -104,7 +101,7 @@ fn copy(draft: &mut Draft<Header>, own: Pointer) -> Option<()> {
             // It cannot be read: the field has no value.
             None => 0,
         };
-        if field as usize > MAX_BYTES - size_of::<u32>() {
+        if field as usize > BYTES_AT_MOST - size_of::<u32>() {
             return None;
         }
         // SAFETY: checked above.
