@@ -21,43 +21,12 @@ pub(in super::super) static FAMILY: Family = Family {
                 lacks: None,
             }],
         },
-        Part {
-            kinds: &[open::KIND, unlink::KIND, rename::KIND],
-            fields: 0,
-            without: uring::WITHOUT_OVERFLOW,
-            ladder: &[Rung {
-                hooks: &[Hook { program: "overflow", at: uring::OVERFLOWED }],
-                lacks: None,
-            }],
-        },
+        uring::overflows(&[open::KIND, unlink::KIND, rename::KIND]),
         Part {
             kinds: &[open::KIND, unlink::KIND, rename::KIND],
             fields: 0,
             without: uring::WITHOUT,
-            // A request is known from where it is submitted: what completes it comes first.
-            ladder: &[
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_entry", at: uring::COMPLETED },
-                        Hook { program: "submit", at: uring::SUBMITTED },
-                    ],
-                    lacks: None,
-                },
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
-                        Hook { program: "submit", at: uring::SUBMITTED },
-                    ],
-                    lacks: None,
-                },
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
-                        Hook { program: "submit", at: uring::SUBMITTED_BEFORE },
-                    ],
-                    lacks: None,
-                },
-            ],
+            ladder: &uring::requests(None),
         },
     ],
     aggregates: None,

@@ -126,6 +126,9 @@ impl<'a> At<'a> {
     }
 }
 
+/// What most hooks of processes pass.
+const TASK: &str = "struct task_struct *";
+
 /// The return of every system call; docs/decisions/0002 says why there.
 const SYS_EXIT: At<'static> =
     At::Typed { name: "sys_exit", passes: &["struct pt_regs *", "long int"] };

@@ -2,9 +2,7 @@
 
 use tipstaff_events::{aggregate::PROCESSES, wire::Header};
 
-use super::{At, Hook, Part, Rung, Sized};
-
-const TASK: &str = "struct task_struct *";
+use super::{At, Hook, Part, Rung, Sized, TASK};
 
 const FORK: At<'static> = At::Raw { name: "sched_process_fork", passes: &[TASK, TASK] };
 

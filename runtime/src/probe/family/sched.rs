@@ -5,9 +5,7 @@ use tipstaff_events::{
     catalogue::sched_stats,
 };
 
-use super::{At, Family, Hook, Part, Rung, Sized, processes};
-
-const TASK: &str = "struct task_struct *";
+use super::{At, Family, Hook, Part, Rung, Sized, TASK, processes};
 
 const WAITS: u32 = sched_stats::runs
     | sched_stats::queued

@@ -2,9 +2,7 @@
 
 use tipstaff_events::catalogue::{oom, signal};
 
-use super::{At, Family, Hook, Part, Rung};
-
-const TASK: &str = "struct task_struct *";
+use super::{At, Family, Hook, Part, Rung, TASK};
 
 pub(in super::super) static FAMILY: Family = Family {
     object: "signal",

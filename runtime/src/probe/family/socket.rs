@@ -60,42 +60,12 @@ pub(in super::super) static FAMILY: Family = Family {
                 lacks: None,
             }],
         },
-        Part {
-            kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
-            fields: 0,
-            without: uring::WITHOUT_OVERFLOW,
-            ladder: &[Rung {
-                hooks: &[Hook { program: "overflow", at: uring::OVERFLOWED }],
-                lacks: None,
-            }],
-        },
+        uring::overflows(&[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND]),
         Part {
             kinds: &[connect::KIND, accept::KIND, listen::KIND, tcp_close::KIND],
             fields: 0,
             without: uring::WITHOUT,
-            ladder: &[
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_entry", at: uring::COMPLETED },
-                        Hook { program: "submit", at: uring::SUBMITTED },
-                    ],
-                    lacks: None,
-                },
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
-                        Hook { program: "submit", at: uring::SUBMITTED },
-                    ],
-                    lacks: WITHOUT_MULTISHOT,
-                },
-                Rung {
-                    hooks: &[
-                        Hook { program: "complete_result", at: uring::COMPLETED_BEFORE },
-                        Hook { program: "submit", at: uring::SUBMITTED_BEFORE },
-                    ],
-                    lacks: WITHOUT_MULTISHOT,
-                },
-            ],
+            ladder: &uring::requests(WITHOUT_MULTISHOT),
         },
     ],
     aggregates: None,

@@ -6,9 +6,7 @@ use tipstaff_events::{
     catalogue::syscall_stats,
 };
 
-use super::{At, Family, Hook, Part, Rung, SYS_EXIT, Sized, processes};
-
-const TASK: &str = "struct task_struct *";
+use super::{At, Family, Hook, Part, Rung, SYS_EXIT, Sized, TASK, processes};
 
 /// Before and since Linux 6.16.
 const EXIT_BEFORE: At<'static> = At::Typed { name: "sched_process_exit", passes: &[TASK] };
