@@ -1,30 +1,31 @@
-//! A network of the test's own with a DNS server in it, and a guarded scope.
+//! A guarded scope in a network of the test's own.
+
+mod world;
 
 use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tempfile::TempDir;
 use tipstaff_events::catalogue::{dns_answer, dns_query};
 use tipstaff_runtime::{
-    dns::{Answer, Counts, Doors, Flow, Judge, Limits, Proxy, Question, Transport, Verdict},
+    dns::{
+        Answer, Counts, Doors, Flow, Judge, Limits, Proxy, Question, Ruling, Transport, Verdict,
+    },
     plan::Wanted,
     probe::{DnsCalls, DnsGuard, RingSizes},
 };
 use tokio::sync::oneshot;
 
 use crate::kernel::{self, Event, Recording, cgroup::Cgroup};
-
-/// How long things may take that take no time.
-const SOON: Duration = Duration::from_secs(20);
+pub use world::World;
+use world::{SOON, wait_for};
 
 /// Python that all scripts begin with: queries of type A, and messages as TCP frames them.
 pub const PRELUDE: &str = "
@@ -58,99 +59,6 @@ pub fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
     all
 }
 
-/// A network namespace that this thread, and what it starts, is in, with a dnsmasq; the thread stays
-/// there for the rest of its test.
-pub struct World {
-    folder: TempDir,
-    server: Child,
-}
-
-impl World {
-    pub fn new() -> Self {
-        enter_a_network();
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new("dnsmasq");
-        command.args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--no-resolv",
-            "--no-hosts",
-        ]);
-        command.args(["--user=root", "--pid-file=", "--bind-interfaces", "--except-interface=lo"]);
-        command.args(
-            ["127.0.0.53", "127.0.0.54", "fd00::53", "fd00::54"]
-                .map(|address| format!("--listen-address={address}")),
-        );
-        command.args(["--log-queries=extra", "--local-ttl=30", "--cache-size=0"]);
-        command.arg(format!("--log-facility={}", folder.path().join("log").display()));
-        command.args([
-            "--host-record=host.test,192.0.2.1,2001:db8::1",
-            "--cname=alias.test,host.test",
-            "--host-record=refused.test,192.0.2.9",
-            "--host-record=near.test,127.0.0.1",
-            "--local=/test/",
-        ]);
-        command.args((1..=60).map(|last| format!("--host-record=many.test,198.51.100.{last}")));
-        let server = command.stdin(Stdio::null()).spawn().unwrap();
-        let world = Self { folder, server };
-        wait_for(|| world.log().contains("started, version"));
-        world
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-
-    /// Type and name of each query that the server has got, as it logs it.
-    pub fn logged(&self) -> Vec<(String, String)> {
-        let log = self.log();
-        let query = |line: &str| {
-            let (_, rest) = line.split_once(" query[")?;
-            let (record_type, rest) = rest.split_once("] ")?;
-            let name = rest.split(' ').next()?;
-            Some((record_type.to_owned(), name.to_lowercase()))
-        };
-        log.lines().filter_map(query).collect()
-    }
-
-    /// A file that names this server.
-    fn resolv_conf(&self, server: &str) -> PathBuf {
-        let path = self.folder.path().join(format!("resolv-{server}"));
-        fs::write(&path, format!("nameserver {server}\noptions timeout:5 attempts:1\n")).unwrap();
-        path
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.server.kill().unwrap();
-        self.server.wait().unwrap();
-    }
-}
-
-fn enter_a_network() {
-    let script = "ip link set lo up && ip addr add 10.7.7.7/32 dev lo && \
-        for last in 7 53 54; do ip addr add fd00::$last/128 dev lo nodad; done && echo ready && exec sleep 600";
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", script]).stdout(Stdio::piped());
-    let mut sleeper = command.spawn().unwrap();
-    let mut line = [0; 6];
-    std::io::Read::read_exact(&mut sleeper.stdout.take().unwrap(), &mut line).unwrap();
-    let network = fs::File::open(format!("/proc/{}/ns/net", sleeper.id())).unwrap();
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), Some(LinkNameSpaceType::Network))
-        .unwrap();
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-}
-
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + SOON;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Refuses `refused.test` and all below, and takes its time for `slow` and all below.
 #[derive(Default)]
 pub struct ListJudge {
@@ -168,14 +76,14 @@ impl ListJudge {
 struct Shared(Arc<ListJudge>);
 
 impl Judge for Shared {
-    async fn judge(&self, question: &Question, _: &Flow) -> Verdict {
+    async fn judge(&self, question: &Question, _: &Flow) -> Ruling {
         if question.name.starts_with("slow.") {
             tokio::time::sleep(Duration::from_mins(1)).await;
         }
         if question.name == "refused.test" || question.name.ends_with(".refused.test") {
-            Verdict::Refuse
+            Verdict::Refuse.into()
         } else {
-            Verdict::Allow
+            Verdict::Allow.into()
         }
     }
 
@@ -270,7 +178,7 @@ impl Guarded {
             guard: Some(guard),
             counts,
             proxy: Some((stop, thread)),
-            folder: world.folder.path().to_owned(),
+            folder: world.path().to_owned(),
             resolvers,
         };
         guarded.wait_until_alive();

@@ -141,7 +141,7 @@ fn a_guard_that_is_dropped_leaves_nothing_and_copies_of_its_links_hold_it() {
             (programs.len(), names),
             (
                 6,
-                [".rodata", "CONTROL", "COUNTS", "NODES", "PATH", "UNDER_WAY"]
+                [".rodata", "CONTROL", "COUNTS", "KNOWN", "NODES", "PATH", "UNDER_WAY"]
                     .map(String::from)
                     .into()
             )

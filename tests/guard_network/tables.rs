@@ -285,7 +285,13 @@ fn the_kernel_decides_thousands_of_calls_as_the_table_does() {
                 let address = numbers.one_of(&ADDRESSES);
                 let port =
                     numbers.one_of(&[1_u16, 49, 50, 53, 54, 55, 60, 61, 1023, 1024, 4000, 60001]);
-                let by = table.decide(operation, protocol, address.parse().unwrap(), port);
+                let by = table.decide(
+                    Duration::ZERO,
+                    operation,
+                    protocol,
+                    address.parse().unwrap(),
+                    port,
+                );
                 (format!("{how} {name} {address} {port}"), by)
             })
             .collect();

@@ -72,6 +72,7 @@ pub static DNS_VERDICT: &[&str] = &[
     "refuse_malformed",
     "refuse_unsupported",
     "refuse_overload",
+    "refuse_server",
 ];
 /// What is done to a file.
 pub static IO_OPERATION: &[&str] =
@@ -464,15 +465,21 @@ kinds! {
         name: Text, "";
         /// Type of the records asked for, as `A`, `AAAA`, `MX`, or `TYPE65400` for one without a name.
         record_type: Text, "";
+        /// Number of the guard whose table decided, the first one of several: which policy's, in which
+        /// scope; 0: none did.
+        guard: U32, "";
+        /// Index of the rule among those about names in that table; 4294967295: no rule, but the table's
+        /// default.
+        rule: U32, "";
         /// Port of the server.
         port: U16, "";
         /// Transaction id.
         id: U16, "";
         /// Transport protocol.
         protocol: Name(PROTOCOL), "";
-        /// What was decided, and why: by the policy, as it did not decide in time, as the message is no
+        /// What was decided, and why: by a table, as it was not decided in time, as the message is no
         /// query that can be read (`malformed`) or asks for something else than records (`unsupported`),
-        /// or as too many are under way (`overload`).
+        /// as too many are under way (`overload`), or as a table denies the server's address (`server`).
         verdict: Name(DNS_VERDICT), "";
     }
     /// An answer to a DNS query that was let through (`dns_query`), with the same process.

@@ -49,6 +49,33 @@ pub const DEFAULT_IN_RECORD: u32 = u32::MAX;
 /// Most records of one rule (or default) in one second; those above are counted and not made.
 pub const RECORDS_PER_SECOND: u64 = 100;
 
+/// Map, hash of [`Peer`] to u64: until when connecting and sending there is not denied, in nanoseconds of
+/// the clock that counts suspend; what is there lifts the table's default alone, or with [`WHATEVER`] all
+/// that the table says. For addresses of names that the table allows, the servers that are asked for
+/// these, and the proxy.
+pub const KNOWN: &str = "KNOWN";
+/// Entries of [`KNOWN`].
+pub const MAX_KNOWN: u32 = 8_192;
+/// Bit of a value of [`KNOWN`]: not even a rule denies it.
+pub const WHATEVER: u64 = 1 << 63;
+
+/// A key of [`KNOWN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// In network order; IPv4 mapped into IPv6.
+    pub address: [u8; 16],
+    /// 0: every port.
+    pub port: u64,
+}
+
+/// Whether an entry of [`KNOWN`] lifts the denial by this rule.
+#[inline(always)]
+#[must_use]
+pub fn lifts(value: u64, rule: u16, now: u64) -> bool {
+    now < value & !WHATEVER && (rule == BY_DEFAULT || value & WHATEVER != 0)
+}
+
 /// Bit of [`Entry::what`]: connecting.
 pub const CONNECT: u16 = 1;
 /// Bit of [`Entry::what`]: sending to an address.

@@ -1,10 +1,18 @@
 //! The tables that are in force in the kernel, and what they denied.
 
 use std::{
-    collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Instant,
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
-use super::Keep;
+use super::{Keep, names::Names};
 use crate::{
     guard::{GuardMode, Scope, Table, Verdict},
     outcome::{AgentMetrics, DenialLabels},
@@ -20,6 +28,7 @@ pub(super) type Key = (String, Scope);
 /// See the module's documentation.
 pub(super) struct Force {
     guards: BTreeMap<Key, Installed>,
+    names: Names,
     keep: Option<Keep>,
     counts: Arc<AgentMetrics>,
 }
@@ -27,7 +36,12 @@ pub(super) struct Force {
 /// A guard in the kernel.
 struct Installed {
     guard: NetworkGuard,
+    /// Number that its events bear.
+    number: u32,
     mode: GuardMode,
+    table: Table,
+    /// Queries that were denied for their names.
+    names_denied: Arc<AtomicU64>,
     /// Inode of its cgroup: another one may have its path later.
     inode: u64,
     denied: u64,
@@ -38,7 +52,8 @@ struct Installed {
 
 impl Force {
     pub fn new(keep: Option<Keep>, counts: &Arc<AgentMetrics>) -> Self {
-        Self { guards: BTreeMap::new(), keep, counts: Arc::clone(counts) }
+        let names = Names::new(keep.clone());
+        Self { guards: BTreeMap::new(), names, keep, counts: Arc::clone(counts) }
     }
 
     /// Number of tables.
@@ -57,51 +72,105 @@ impl Force {
         table: &Table,
         probes: &mut Probes,
     ) -> Result<(), String> {
-        let told = |error: ProbeError| error.to_string();
         let inode = fs::metadata(directory).map_err(|error| error.to_string())?.ino();
-        let there = self.guards.get_mut(key).filter(|installed| installed.inode == inode);
-        if let Some(Installed { guard, mode: former, .. }) = there {
-            // What is milder comes first.
-            if mode == GuardMode::Audit {
-                guard.set_mode(mode).map_err(told)?;
-            }
-            if let Err(error) = guard.install(table) {
-                let back = guard.set_mode(*former);
-                return Err(match back {
-                    Ok(()) => error.to_string(),
-                    Err(back) => format!("{error}; the table before is now in {mode} mode: {back}"),
-                });
-            }
-            guard.set_mode(mode).map_err(told)?;
-            *former = mode;
-            return Ok(());
+        if self.guards.get(key).is_some_and(|installed| installed.inode != inode) {
+            // It is of a cgroup that is gone.
+            self.let_go(key);
         }
-        let mut guard = probes.guard_network(directory, number, mode).map_err(told)?;
-        guard.install(table).map_err(told)?;
-        if let Some(Keep(keep)) = &self.keep {
+        let is_new = !self.guards.contains_key(key);
+        if is_new {
+            let guard = probes.guard_network(directory, number, mode).map_err(told)?;
+            self.names.joins(key, directory, guard.known())?;
+            let installed = Installed {
+                guard,
+                number,
+                mode,
+                table: Table::new(Verdict::Allow),
+                names_denied: Arc::default(),
+                inode,
+                denied: 0,
+                would_deny: 0,
+                count_at: Instant::now(),
+            };
+            self.guards.insert(key.clone(), installed);
+        }
+        let result = self.replace(key, directory, mode, table, probes, is_new);
+        match &result {
+            Ok(()) => self.count(key),
+            Err(_) if is_new => self.let_go(key),
+            Err(_) => self.names.tidy(),
+        }
+        result
+    }
+
+    fn replace(
+        &mut self,
+        key: &Key,
+        directory: &Path,
+        mode: GuardMode,
+        table: &Table,
+        probes: &mut Probes,
+        is_new: bool,
+    ) -> Result<(), String> {
+        self.names.prepare(key, directory, table, mode == GuardMode::Enforce, probes)?;
+        let installed = self.guards.get_mut(key).ok_or("there is no guard")?;
+        let guard = &mut installed.guard;
+        // What is milder comes first.
+        if mode == GuardMode::Audit && !is_new {
+            guard.set_mode(mode).map_err(told)?;
+        }
+        if let Err(error) = guard.install(table) {
+            let back = guard.set_mode(installed.mode);
+            return Err(match back {
+                Ok(()) => error.to_string(),
+                Err(back) => format!("{error}; the table before is now in {mode} mode: {back}"),
+            });
+        }
+        if is_new && let Some(Keep(keep)) = &self.keep {
             let links: Vec<_> = guard.links().collect();
             keep(&links).map_err(|error| format!("nobody keeps it if the agent dies: {error}"))?;
         }
-        self.let_go(key);
-        let count_at = Instant::now();
-        let installed = Installed { guard, mode, inode, denied: 0, would_deny: 0, count_at };
-        self.guards.insert(key.clone(), installed);
-        self.count(key);
+        guard.set_mode(mode).map_err(told)?;
+        (installed.mode, installed.table) = (mode, table.clone());
+        self.enter(key);
         Ok(())
+    }
+
+    /// Names are judged by the table as it is now.
+    fn enter(&mut self, key: &Key) {
+        let Some(Installed { number, mode, table, names_denied, .. }) = self.guards.get(key) else {
+            return;
+        };
+        self.names.enter(key, *number, table, *mode == GuardMode::Enforce, names_denied);
     }
 
     /// Puts another table in the place of one that is in force.
     pub fn install(&mut self, key: &Key, table: &Table) -> Result<(), String> {
         let installed = self.guards.get_mut(key).ok_or("there is no table")?;
-        installed.guard.install(table).map_err(|error| error.to_string())
+        installed.guard.install(table).map_err(told)?;
+        installed.table = table.clone();
+        self.enter(key);
+        Ok(())
     }
 
     /// Has a table deny, or only tell.
-    pub fn set_mode(&mut self, key: &Key, mode: GuardMode) -> Result<(), String> {
+    pub fn set_mode(
+        &mut self,
+        key: &Key,
+        mode: GuardMode,
+        probes: &mut Probes,
+    ) -> Result<(), String> {
         self.count(key);
         let installed = self.guards.get_mut(key).ok_or("there is no table")?;
-        installed.guard.set_mode(mode).map_err(|error| error.to_string())?;
+        let directory = installed.guard.cgroup().to_owned();
+        let denies = mode == GuardMode::Enforce;
+        self.names.prepare(key, &directory, &installed.table, denies, probes)?;
+        if let Err(error) = installed.guard.set_mode(mode) {
+            self.names.tidy();
+            return Err(error.to_string());
+        }
         installed.mode = mode;
+        self.enter(key);
         Ok(())
     }
 
@@ -109,6 +178,7 @@ impl Force {
     pub fn let_go(&mut self, key: &Key) {
         self.count(key);
         let Some(Installed { mut guard, .. }) = self.guards.remove(key) else { return };
+        self.names.leaves(key);
         if self.keep.is_some()
             && let Err(error) = guard.install(&Table::new(Verdict::Allow))
         {
@@ -118,6 +188,7 @@ impl Force {
 
     /// Counts what was denied. The tables whose cgroups are gone.
     pub fn look(&mut self) -> Vec<Key> {
+        self.names.look();
         let now = Instant::now();
         let due = self.guards.iter().filter(|(_, installed)| installed.count_at <= now);
         for key in due.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
@@ -150,7 +221,8 @@ impl Force {
         };
         // A table of ten thousand rules takes some milliseconds.
         installed.count_at = Instant::now() + COUNT_SHARE * begun.elapsed();
-        let denied: u64 = counts.iter().map(|count| count.denied).sum();
+        let by_name = installed.names_denied.load(Ordering::Relaxed);
+        let denied = by_name + counts.iter().map(|count| count.denied).sum::<u64>();
         let would_deny: u64 = counts.iter().map(|count| count.would_deny).sum();
         let told = [
             ("denied", &mut installed.denied, denied),
@@ -165,4 +237,9 @@ impl Force {
             *before = now;
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn told(error: ProbeError) -> String {
+    error.to_string()
 }

@@ -235,7 +235,7 @@ impl Guards {
         let mut decision = self.decision(policy, action.name(), By::Policy, scope.to_string());
         decision.what = match action {
             Action::Set { table, .. } => {
-                format!("default {}, {} rules", table.default, table.rules.len())
+                format!("default {}, {} rules", table.default, table.len())
             }
             Action::Add(rule) => rule.to_string(),
             Action::Clear => String::new(),
@@ -397,7 +397,7 @@ impl Guards {
                 self.governor.removed(&policy, &scope);
                 continue;
             }
-            match self.force.set_mode(&(policy.clone(), scope.clone()), to) {
+            match self.force.set_mode(&(policy.clone(), scope.clone()), to, probes) {
                 Ok(()) => {
                     self.governor.switched(&policy, &scope, to);
                     self.conclude(decision, Became::Done, why);

@@ -11,6 +11,7 @@ mod force;
 mod guards;
 mod loader;
 pub mod lock;
+mod names;
 mod policies;
 mod records;
 mod refused;

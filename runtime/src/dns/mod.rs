@@ -26,7 +26,7 @@ pub use counts::{Count, Counts};
 pub use doors::Doors;
 pub(crate) use flow::mapped;
 pub use flow::{Flow, Transport};
-pub use judge::{Judge, Verdict};
+pub use judge::{Judge, Ruling, Verdict};
 pub use message::{Answer, Question};
 pub use proxy::Proxy;
 

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    ALIVE, Counts, Doors, Flow, Judge, Limits, Question, SIGN_OF_LIFE, Verdict,
+    ALIVE, Counts, Doors, Flow, Judge, Limits, Question, Ruling, SIGN_OF_LIFE, Verdict,
     message::{self, Unfit},
     tcp,
     tell::{self, Decision},
@@ -106,33 +106,37 @@ impl<J: Judge> Proxy<J> {
     /// What is asked for, if it may go on.
     pub(super) async fn decide(&self, flow: &Flow, message: &[u8]) -> Option<Question> {
         let began = Instant::now();
-        let (question, decision) = match message::query(message) {
+        let nobody = Ruling::from(Verdict::Refuse);
+        let (question, decision, by) = match message::query(message) {
             Ok(question) => {
-                let decision = self.judged(&question, flow).await;
-                (Some(question), decision)
+                let (decision, by) = self.judged(&question, flow).await;
+                (Some(question), decision, by)
             }
-            Err(Unfit::Malformed) => (None, Decision::Malformed),
-            Err(Unfit::Unsupported) => (None, Decision::Unsupported),
+            Err(Unfit::Malformed) => (None, Decision::Malformed, nobody),
+            Err(Unfit::Unsupported) => (None, Decision::Unsupported, nobody),
         };
-        self.decided(flow, message, question.as_ref(), decision, began);
+        self.decided(flow, message, question.as_ref(), (decision, by), began);
         question.filter(|_| matches!(decision, Decision::Allow | Decision::AllowOnTimeout))
     }
 
-    async fn judged(&self, question: &Question, flow: &Flow) -> Decision {
-        match timeout(self.limits.decide, self.judge.judge(question, flow)).await {
-            Ok(Verdict::Allow) => Decision::Allow,
-            Ok(Verdict::Refuse) => Decision::Refuse,
-            Err(_) => match self.limits.on_timeout {
-                Verdict::Allow => Decision::AllowOnTimeout,
-                Verdict::Refuse => Decision::RefuseOnTimeout,
-            },
-        }
+    async fn judged(&self, question: &Question, flow: &Flow) -> (Decision, Ruling) {
+        let judged = timeout(self.limits.decide, self.judge.judge(question, flow)).await.ok();
+        let ruling = judged.unwrap_or_else(|| self.limits.on_timeout.into());
+        let decision = match (ruling.verdict, judged.is_some()) {
+            (Verdict::Allow, true) => Decision::Allow,
+            (Verdict::Allow, false) => Decision::AllowOnTimeout,
+            (Verdict::Refuse, true) if ruling.is_for_server => Decision::Server,
+            (Verdict::Refuse, true) => Decision::Refuse,
+            (Verdict::Refuse, false) => Decision::RefuseOnTimeout,
+        };
+        (decision, ruling)
     }
 
     /// A query for which there is no room is not judged.
     pub(super) fn refuse_for_overload(&self, flow: &Flow, message: &[u8]) {
         let question = message::query(message).ok();
-        self.decided(flow, message, question.as_ref(), Decision::Overload, Instant::now());
+        let decided = (Decision::Overload, Verdict::Refuse.into());
+        self.decided(flow, message, question.as_ref(), decided, Instant::now());
     }
 
     /// Counts and tells.
@@ -141,13 +145,13 @@ impl<J: Judge> Proxy<J> {
         flow: &Flow,
         message: &[u8],
         question: Option<&Question>,
-        decision: Decision,
+        (decision, by): (Decision, Ruling),
         began: Instant,
     ) {
         let counts = &self.counts;
         match decision {
             Decision::Allow | Decision::AllowOnTimeout => counts.allowed.add(),
-            Decision::Refuse | Decision::RefuseOnTimeout => counts.refused.add(),
+            Decision::Refuse | Decision::RefuseOnTimeout | Decision::Server => counts.refused.add(),
             Decision::Malformed => counts.malformed.add(),
             Decision::Unsupported => counts.unsupported.add(),
             Decision::Overload => counts.overload.add(),
@@ -156,7 +160,7 @@ impl<J: Judge> Proxy<J> {
             counts.late.add();
         }
         let id = message::id(message);
-        tell::query(&self.handover, flow, id, question, decision, began.elapsed());
+        tell::query(&self.handover, flow, id, question, (decision, by), began.elapsed());
     }
 
     /// Looks into an answer that is about to be handed on.

@@ -7,7 +7,7 @@ use tipstaff_events::{
     index,
 };
 
-use super::{Answer, Flow, Question, Transport, mapped};
+use super::{Answer, Flow, Question, Ruling, Transport, mapped};
 use crate::source::{Handover, records::Records};
 
 /// Addresses in an event.
@@ -23,6 +23,7 @@ pub(super) enum Decision {
     Malformed,
     Unsupported,
     Overload,
+    Server,
 }
 
 impl Decision {
@@ -35,6 +36,7 @@ impl Decision {
             Self::Malformed => "refuse_malformed",
             Self::Unsupported => "refuse_unsupported",
             Self::Overload => "refuse_overload",
+            Self::Server => "refuse_server",
         };
         index(DNS_VERDICT, name)
     }
@@ -57,7 +59,7 @@ pub(super) fn query(
     flow: &Flow,
     id: u16,
     question: Option<&Question>,
-    decision: Decision,
+    (decision, by): (Decision, Ruling),
     took: Duration,
 ) {
     if !handover.wants(dns_query::KIND) {
@@ -67,6 +69,8 @@ pub(super) fn query(
     let mut record = records.begin(&flow.header, size_of::<DnsQuery>());
     record.set(offset_of!(DnsQuery, decision_time), &nanoseconds(took));
     record.set(offset_of!(DnsQuery, address), &mapped(flow.server.ip()));
+    record.set(offset_of!(DnsQuery, guard), &by.guard.to_ne_bytes());
+    record.set(offset_of!(DnsQuery, rule), &by.rule.to_ne_bytes());
     record.set(offset_of!(DnsQuery, port), &flow.server.port().to_ne_bytes());
     record.set(offset_of!(DnsQuery, id), &id.to_ne_bytes());
     record.set(offset_of!(DnsQuery, protocol), &[protocol(flow.transport)]);

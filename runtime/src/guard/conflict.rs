@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Prefix, Protocol, Rule, Table, Verdict};
+use super::{NameRule, Prefix, Protocol, Rule, Table, Verdict};
 
 /// Most pairs of rules that are counted; the rest is "more".
 const MOST: usize = 1000;
@@ -21,6 +21,9 @@ pub fn denied_elsewhere(allows: &Table, denies: &Table) -> Option<String> {
         };
         return Some(format!("`{deny}` denies what `{allow}` allows{more}"));
     }
+    if let Some(what) = name_denied(allows, denies) {
+        return Some(what);
+    }
     let denies_by_default = denies.default == Verdict::Deny;
     let allow = allowing.first().filter(|_| denies_by_default);
     if let Some(allow) = allow
@@ -29,6 +32,30 @@ pub fn denied_elsewhere(allows: &Table, denies: &Table) -> Option<String> {
         return Some(format!("`default deny` may deny what `{allow}` allows"));
     }
     None
+}
+
+/// A name that one allows and the other one denies. Only pairs of which one covers the other have
+/// something in common.
+fn name_denied(allows: &Table, denies: &Table) -> Option<String> {
+    let with = |table: &Table, verdict| -> Vec<NameRule> {
+        table.names.iter().filter(|rule| rule.verdict == verdict).cloned().collect()
+    };
+    let allowing = with(allows, Verdict::Allow);
+    let denying = with(denies, Verdict::Deny);
+    let met = |allow: &NameRule| {
+        let meets =
+            |deny: &&NameRule| deny.names.covers(&allow.names) || allow.names.covers(&deny.names);
+        denying.iter().find(meets).map(|deny| format!("`{deny}` denies what `{allow}` allows"))
+    };
+    if let Some(what) = allowing.iter().take(MOST).find_map(met) {
+        return Some(what);
+    }
+    // Without rules about names the other one does not judge them.
+    let judges = denies.default == Verdict::Deny && !denies.names.is_empty();
+    let has_rule =
+        |allow: &&NameRule| !denies.names.iter().any(|rule| rule.names.covers(&allow.names));
+    let allow = allowing.iter().take(MOST).find(has_rule).filter(|_| judges)?;
+    Some(format!("`default deny` may deny what `{allow}` allows"))
 }
 
 fn with(table: &Table, verdict: Verdict) -> impl Iterator<Item = &Rule> {
@@ -119,6 +146,19 @@ mod tests {
             told(allows, "default deny\nallow any udp").unwrap(),
             "`default deny` may deny what `allow any tcp 192.0.2.0/24 443` allows"
         );
+    }
+
+    #[test]
+    fn names_that_one_allows_and_the_other_denies_are_told() {
+        let allows = "default deny\nallow name a.example";
+        for denies in ["deny name *.a.example", "deny name example", "deny name *"] {
+            let what = told(allows, &format!("default allow\n{denies}")).unwrap();
+            assert_eq!(what, format!("`{denies}` denies what `allow name a.example` allows"));
+        }
+        assert_eq!(told(allows, "default allow\ndeny name b.example"), None);
+        let what = told(allows, "default deny\nallow name b.example").unwrap();
+        assert_eq!(what, "`default deny` may deny what `allow name a.example` allows");
+        assert_eq!(told(allows, "default deny\nallow name example"), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Where policies ask for actions: what can be known at once is checked and answered here, on the
 //! thread that calls the policy. What passes is handed to the governor when the call has ended well.
 
+mod before;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,112 +15,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Mode, Rule, Scope, Table, window::Window};
+use super::{Action, Ask, Mode, NameRule, Refusal, Rule, Scope, Table, Told, Wish, window::Window};
 use crate::policy::Limits;
-
-/// What a policy wants to be done in a scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// This table in place of the one that is there.
-    Set {
-        /// The table.
-        table: Table,
-        /// Whether it never denies, whatever the mode.
-        log_only: bool,
-    },
-    /// One more rule.
-    Add(Rule),
-    /// No table.
-    Clear,
-}
-
-impl Action {
-    /// Its name in records and metrics.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Set { log_only: false, .. } => "set-table",
-            Self::Set { log_only: true, .. } => "set-log-only",
-            Self::Add(_) => "add",
-            Self::Clear => "clear",
-        }
-    }
-}
-
-/// An action that a policy asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// Name of the policy.
-    pub policy: Arc<str>,
-    /// Where.
-    pub scope: Scope,
-    /// Number that the events of its guard bear; 0 where it has none.
-    pub guard: u32,
-    /// Number of this ask.
-    pub number: u64,
-    /// What.
-    pub action: Action,
-}
-
-/// What the governor is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    /// A policy asks for an action, in a call that ended well.
-    Ask(Ask),
-    /// A policy was refused an action at once. Only so many per minute are told.
-    Refused {
-        /// Name of the policy.
-        policy: Arc<str>,
-        /// What it gave for a scope, cut.
-        scope: String,
-        /// Name of the action.
-        action: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// A policy asks for too much: from now on its mode is audit.
-    Tripped(Arc<str>),
-}
-
-/// Why an action is refused at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// For the policy's author and the operator.
-    pub reason: String,
-    /// Key of the limit that was reached.
-    pub limit: Option<&'static str>,
-}
-
-impl Refusal {
-    fn new(reason: &dyn std::fmt::Display) -> Self {
-        Self { reason: reason.to_string(), limit: None }
-    }
-
-    fn limit(key: &'static str, reason: String) -> Self {
-        Self { reason, limit: Some(key) }
-    }
-}
-
-/// What a policy asks for, as it wrote it.
-#[derive(Debug, Clone, Copy)]
-pub enum Wish<'a> {
-    /// A table.
-    Set {
-        /// Its text.
-        table: &'a str,
-        /// Whether it never denies.
-        log_only: bool,
-    },
-    /// A rule.
-    Add {
-        /// Its text.
-        rule: &'a str,
-        /// How long it counts; `None`: for ever.
-        ttl: Option<Duration>,
-    },
-    /// No table.
-    Clear,
-}
+use before::Before;
 
 /// Refusals per minute and policy that the governor is told of.
 const REFUSALS_TOLD: u32 = 10;
@@ -409,13 +308,16 @@ impl PolicyDesk {
                     return Err(Refusal::limit("table_text", reason));
                 }
                 let table: Table = table.parse().map_err(|error| Refusal::new(&error))?;
-                if table.rules.len() > self.rules {
-                    return Err(too_many(table.rules.len()));
+                if table.len() > self.rules {
+                    return Err(too_many(table.len()));
                 }
                 // Whether the kernel's maps can hold it.
                 table.nodes(Duration::ZERO).map_err(|error| Refusal::new(&error))?;
                 Ok(Action::Set { table, log_only })
             }
+            Wish::Add { rule, .. } if NameRule::is_meant(rule) => Err(Refusal::new(
+                &"rules about names are part of a table: put the table in with them (`set-table`)",
+            )),
             Wish::Add { rule, ttl } => {
                 let rule: Rule = rule.parse().map_err(|error| Refusal::new(&error))?;
                 match before.rules(scope) + 1 {
@@ -447,61 +349,6 @@ impl PolicyDesk {
         }
         standing.actions.note(now);
         Ok(())
-    }
-}
-
-/// What there is before an action: what waits, over what is handed in, over what the policy has.
-struct Before<'a> {
-    waiting: &'a [Ask],
-    pending: &'a BTreeMap<Scope, Pending>,
-    held: &'a BTreeMap<Scope, Held>,
-}
-
-impl Before<'_> {
-    fn of<'a>(&'a self, scope: &'a Scope) -> impl DoubleEndedIterator<Item = &'a Action> {
-        self.waiting.iter().filter(move |ask| ask.scope == *scope).map(|ask| &ask.action)
-    }
-
-    /// Whether it asks for what is there.
-    fn makes_no_difference(&self, scope: &Scope, action: &Action) -> bool {
-        match (self.of(scope).next_back(), action) {
-            (Some(last), _) => last == action,
-            // What it has is not what it will have.
-            (None, _) if self.pending.contains_key(scope) => false,
-            (None, Action::Clear) => !self.held.contains_key(scope),
-            (None, Action::Add(_)) => false,
-            (None, Action::Set { table, log_only }) => self
-                .held
-                .get(scope)
-                .is_some_and(|held| held.table == *table && held.log_only == *log_only),
-        }
-    }
-
-    /// Number of tables if there is one in this scope.
-    fn tables_with(&self, scope: &Scope) -> usize {
-        let mut scopes: BTreeSet<&Scope> = self.held.keys().collect();
-        let pending = self.pending.iter().map(|(scope, Pending { clears, .. })| (scope, *clears));
-        let waiting = self.waiting.iter();
-        let waiting = waiting.map(|ask| (&ask.scope, matches!(ask.action, Action::Clear)));
-        for (scope, clears) in pending.chain(waiting) {
-            if clears {
-                scopes.remove(scope)
-            } else {
-                scopes.insert(scope)
-            };
-        }
-        scopes.insert(scope);
-        scopes.len()
-    }
-
-    /// Most rules that the table of a scope can have.
-    fn rules(&self, scope: &Scope) -> usize {
-        let held = self.held.get(scope).map_or(0, |held| held.table.rules.len());
-        self.of(scope).fold(held, |rules, action| match action {
-            Action::Set { table, .. } => table.rules.len(),
-            Action::Add(_) => rules + 1,
-            Action::Clear => 0,
-        })
     }
 }
 

@@ -309,8 +309,8 @@ impl Governor {
             ));
         }
         let most = entry.member.rules;
-        if held.table.rules.len() > most {
-            let rules = held.table.rules.len();
+        if held.table.len() > most {
+            let rules = held.table.len();
             return Verdict::Refuse(format!(
                 "the table has {rules} rules, its limit is {most} (`rules`)"
             ));

@@ -7,17 +7,19 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | `rule`, `table`, `words` | what is denied, as data |
+//! | `rule`, `name`, `table`, `words` | what is denied, as data |
 //! | `nodes` | the same as the kernel holds it |
 //! | `mode` | how far an action may go |
 //! | `grant` | the capabilities that need the operator's permission |
 //! | `scope` | where rules apply |
+//! | `ask` | what policies ask for |
 //! | `desk` | where policies ask for actions, and get the answer that can be known at once |
 //! | `governor` | what is done about it, in which mode, and which tables are in force |
 //! | `protect` | what no action may reach |
 //! | `conflict` | where policies are at odds |
 //! | `decision`, `decisions` | what is said of it, and kept |
 
+mod ask;
 mod conflict;
 mod decision;
 pub mod decisions;
@@ -25,6 +27,7 @@ mod desk;
 pub mod governor;
 mod grant;
 mod mode;
+mod name;
 mod nodes;
 mod protect;
 mod rule;
@@ -35,13 +38,15 @@ mod tests;
 mod window;
 mod words;
 
+pub use ask::{Action, Ask, Refusal, Told, Wish};
 pub use conflict::denied_elsewhere;
 pub use decision::{Decision, Outcome};
 pub use decisions::Decisions;
-pub use desk::{Action, Ask, Desk, Held, PolicyDesk, Refusal, Told, Wish};
+pub use desk::{Desk, Held, PolicyDesk};
 pub use governor::Governor;
 pub use grant::{Grant, OnQuarantine, Strength};
 pub use mode::{Mode, NoMode};
+pub use name::{NameIndex, NameRule, Names};
 pub(crate) use nodes::nanoseconds;
 pub use protect::{Protected, Protection};
 pub use rule::{MAX_REASON, Ports, Prefix, Rule, RuleError};

@@ -1,13 +1,13 @@
 //! A table: the rules of one policy in one scope, what goes for everything else, and how to decide by
 //! it. This is the plain account of it; the kernel's maps are tested against it.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use thiserror::Error;
 use tipstaff_events::guard::{MAX_RULES, NODE_ENTRIES};
 
 use super::{
-    Operation, Prefix, Protocol, Rule, RuleError, Verdict,
+    NameRule, Operation, Prefix, Protocol, Rule, RuleError, Verdict,
     rule::{split_reason, write_reason},
 };
 
@@ -18,6 +18,7 @@ use super::{
 /// # what the deployment may use
 /// default deny            # everything else is deployed by it
 /// allow any tcp 192.0.2.0/24 443
+/// allow name mirror.example
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -27,6 +28,9 @@ pub struct Table {
     pub default_reason: String,
     /// The rules; a denial names its rule by the index in this list.
     pub rules: Vec<Rule>,
+    /// The rules about names; where there are some, each name that is asked of a DNS server is judged, and
+    /// the default counts for names, too. Counted from 0 by themselves.
+    pub names: Vec<NameRule>,
     /// What the operator never lets a policy deny ([`Rule::always_allow`]). Goes before all rules, and is
     /// not part of the text: the host puts it in.
     pub always: Vec<Rule>,
@@ -87,22 +91,44 @@ impl Table {
     /// A table without rules.
     #[must_use]
     pub fn new(default: Verdict) -> Self {
-        Self { default, default_reason: String::new(), rules: Vec::new(), always: Vec::new() }
+        Self {
+            default,
+            default_reason: String::new(),
+            rules: Vec::new(),
+            names: Vec::new(),
+            always: Vec::new(),
+        }
+    }
+
+    /// How many rules the policy wrote.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len() + self.names.len()
+    }
+
+    /// Whether there is nothing but the default.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// What becomes of an operation, and what decides it: an exception of the operator; else of the rules
     /// that match the one with the longest prefix, then the narrowest range of ports, then one that
     /// denies, then the first; else the default. `protocol` is that of the socket, `Any` for one that no
-    /// rule can name. Nothing has expired.
+    /// rule can name. Rules that have expired when so much time is over do not count.
     #[must_use]
     pub fn decide(
         &self,
+        after: Duration,
         operation: Operation,
         protocol: Protocol,
         address: IpAddr,
         port: u16,
     ) -> (Verdict, By) {
-        let matches = |rule: &Rule| rule.matches(operation, protocol, address, port);
+        let matches = |rule: &Rule| {
+            rule.ttl.is_none_or(|ttl| after < ttl)
+                && rule.matches(operation, protocol, address, port)
+        };
         if let Some(index) = self.always.iter().position(matches) {
             return (Verdict::Allow, By::Always(index));
         }
@@ -130,7 +156,7 @@ impl FromStr for Table {
 
     fn from_str(text: &str) -> Result<Self, TableError> {
         let mut default: Option<(usize, Verdict, String)> = None;
-        let mut rules = Vec::new();
+        let (mut rules, mut names) = (Vec::new(), Vec::new());
         for (line, text) in text.lines().enumerate().map(|(index, text)| (index + 1, text.trim())) {
             let at_line = |source| TableError::Line { line, source };
             if text.is_empty() || text.starts_with('#') {
@@ -138,7 +164,11 @@ impl FromStr for Table {
             }
             let mut words = text.split_whitespace();
             if words.next() != Some("default") {
-                rules.push(text.parse().map_err(at_line)?);
+                if NameRule::is_meant(text) {
+                    names.push(text.parse().map_err(at_line)?);
+                } else {
+                    rules.push(text.parse().map_err(at_line)?);
+                }
                 continue;
             }
             let (rest, reason) = split_reason(text).map_err(at_line)?;
@@ -154,7 +184,7 @@ impl FromStr for Table {
             }
         }
         let (_, default, default_reason) = default.ok_or(TableError::NoDefault)?;
-        Ok(Self { default, default_reason, rules, always: Vec::new() })
+        Ok(Self { default, default_reason, rules, names, always: Vec::new() })
     }
 }
 
@@ -163,6 +193,7 @@ impl fmt::Display for Table {
         write!(f, "default {}", self.default)?;
         write_reason(f, &self.default_reason)?;
         writeln!(f)?;
-        self.rules.iter().try_for_each(|rule| writeln!(f, "{rule}"))
+        self.rules.iter().try_for_each(|rule| writeln!(f, "{rule}"))?;
+        self.names.iter().try_for_each(|rule| writeln!(f, "{rule}"))
     }
 }

@@ -161,7 +161,7 @@ fn the_longest_prefix_goes_first_then_the_narrowest_ports_then_deny_then_the_fir
         (Connect, Protocol::Udp, "::1", 53, Verdict::Deny, By::Default),
         (Bind, Protocol::Tcp, "0.0.0.0", 0, Verdict::Deny, By::Default),
     ] {
-        let decided = table.decide(operation, protocol, ip(address), port);
+        let decided = table.decide(Duration::ZERO, operation, protocol, ip(address), port);
         assert_eq!(decided, (verdict, by), "{operation} {protocol} {address} {port}");
     }
     assert_eq!(table.reason(By::Default), "");
@@ -171,7 +171,8 @@ fn the_longest_prefix_goes_first_then_the_narrowest_ports_then_deny_then_the_fir
 fn what_the_operator_always_allows_goes_before_the_narrowest_rule() {
     let mut table = table("default deny\ndeny any any 10.0.0.53 53 # mine");
     table.always.push(Rule::always_allow("udp 10.0.0.0/8 53").unwrap());
-    let decide = |protocol| table.decide(Operation::Send, protocol, ip("10.0.0.53"), 53);
+    let decide =
+        |protocol| table.decide(Duration::ZERO, Operation::Send, protocol, ip("10.0.0.53"), 53);
     assert_eq!(decide(Protocol::Udp), (Verdict::Allow, By::Always(0)));
     assert_eq!(decide(Protocol::Tcp), (Verdict::Deny, By::Rule(0)));
     assert_eq!(table.reason(By::Rule(0)), "mine");
@@ -388,7 +389,7 @@ proptest! {
         table in tables(), all in prop::collection::vec(asked(), 1..20),
     ) {
         for asked in all {
-            let decided = table.decide(asked.operation, asked.protocol, asked.address, asked.port);
+            let decided = table.decide(Duration::ZERO, asked.operation, asked.protocol, asked.address, asked.port);
             let expected = match decided {
                 // Nothing is told of what is allowed.
                 (Verdict::Allow, By::Always(_)) => (Verdict::Allow, By::Default),

@@ -182,6 +182,17 @@ impl DnsGuard {
         self.links.iter().map(OwnedFd::as_fd)
     }
 
+    /// What becomes from now on of calls that cannot be led to the proxy: it is dead, or they are from
+    /// another network namespace.
+    pub fn set_unjudged(&self, verdict: Verdict) -> io::Result<()> {
+        let pass = [u8::from(verdict == Verdict::Allow)];
+        let mut settings = self.flows.settings();
+        let Set { map, bytes, .. } = &mut *settings;
+        put(bytes, offset_of!(Settings, pass_dead), &pass);
+        put(bytes, offset_of!(Settings, pass_elsewhere), &pass);
+        map.set(0, *bytes, 0).map_err(io::Error::other)
+    }
+
     /// Whether the proxy shows life.
     #[must_use]
     pub fn has_proxy(&self) -> bool {

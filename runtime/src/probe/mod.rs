@@ -51,7 +51,7 @@ pub use budget::Spent;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use dns::{DnsCalls, DnsGuard, Flows};
 pub use error::ProbeError;
-pub use guard::{Counted, NetworkGuard, RuleCount};
+pub use guard::{Counted, Known, NetworkGuard, RuleCount};
 pub use losses::Losses;
 pub use maps::MapReport;
 pub use ring::Ring;

@@ -9,17 +9,18 @@
 
 use tipstaff_probes::{
     aya_ebpf::{
+        bindings::BPF_F_NO_PREALLOC,
         helpers::generated::bpf_ktime_get_boot_ns,
         macros::{cgroup_sock_addr, map},
-        maps::{Array, LpmTrie, lpm_trie::Key},
+        maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
         programs::SockAddrContext,
     },
     events::{
         catalogue::{Denied, FAMILY, OPERATION, PROTOCOL, VERDICT, denied},
         guard::{
             BIND, BY_DEFAULT, CONNECT, COUNTS_OF_TABLE, Count, DEADMAN, DEFAULT_IN_RECORD,
-            DENY_BIT, ENFORCE, GUARD, MAX_NODES, MODE, Node, OTHER, PLACE_BITS, Place,
-            RECORDS_PER_SECOND, SCOPE, SEND, TABLE, TCP, UDP, WORDS,
+            DENY_BIT, ENFORCE, GUARD, MAX_KNOWN, MAX_NODES, MODE, Node, OTHER, PLACE_BITS, Peer,
+            Place, RECORDS_PER_SECOND, SCOPE, SEND, TABLE, TCP, UDP, WORDS, lifts,
         },
         index,
     },
@@ -32,6 +33,8 @@ use tipstaff_probes::{
 static CONTROL: Array<u64> = Array::with_max_entries(WORDS, 0);
 #[map]
 static NODES: LpmTrie<Place, Node> = LpmTrie::with_max_entries(MAX_NODES, 0);
+#[map]
+static KNOWN: HashMap<Peer, u64> = HashMap::with_max_entries(MAX_KNOWN, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTS: Array<Count> = Array::with_max_entries(2 * COUNTS_OF_TABLE, 0);
 
@@ -148,9 +151,24 @@ fn verdict(
 fn denying(table: u64, address: [u8; 16], asked: u16, port: u16) -> Option<u16> {
     let generation = table & !DENY_BIT;
     let key = Key::new(PLACE_BITS, Place { generation, address });
-    match NODES.get(&key).and_then(|node| node.find(asked, port, now)) {
-        Some(entry) => entry.denies().then_some(entry.rule),
-        None => (table & DENY_BIT != 0).then_some(BY_DEFAULT),
+    let rule = match NODES.get(&key).and_then(|node| node.find(asked, port, now)) {
+        Some(entry) if entry.denies() => entry.rule,
+        None if table & DENY_BIT != 0 => BY_DEFAULT,
+        Some(_) | None => return None,
+    };
+    let is_lifted =
+        asked & BIND == 0 && (is_known(address, port, rule) || is_known(address, 0, rule));
+    (!is_lifted).then_some(rule)
+}
+
+/// Whether what is known of the peer lifts the denial by this rule.
+#[inline(always)]
+fn is_known(address: [u8; 16], port: u16, rule: u16) -> bool {
+    let peer = Peer { address, port: u64::from(port) };
+    // SAFETY: a map value; it changes as a whole.
+    match unsafe { KNOWN.get(&peer) } {
+        Some(until) => lifts(*until, rule, now()),
+        None => false,
     }
 }
 

@@ -82,9 +82,9 @@ fn index(generation: u64, rule: u16) -> [u8; 4] {
     (part + u32::from(rule.min(BY_DEFAULT))).to_ne_bytes()
 }
 
-fn table(ebpf: &Ebpf, name: &str, key: usize, value: usize) -> io::Result<Table> {
+pub(super) fn table(ebpf: &Ebpf, name: &str, key: usize, value: usize) -> io::Result<Table> {
     let map = ebpf.map(name).ok_or_else(|| io::Error::other(format!("no map {name}")))?;
-    let (Map::Array(data) | Map::LpmTrie(data)) = map else {
+    let (Map::Array(data) | Map::LpmTrie(data) | Map::HashMap(data)) = map else {
         return Err(io::Error::other(format!("{name} is of another type")));
     };
     let fd = data.fd().as_fd().try_clone_to_owned()?;

@@ -5,6 +5,7 @@
 //! and when no program can be reading the old one any more its nodes go.
 
 mod count;
+mod known;
 mod maps;
 
 use std::{
@@ -25,6 +26,7 @@ use tipstaff_events::{
 };
 
 pub use count::{Counted, RuleCount};
+pub use known::Known;
 
 use super::{attach::reason, coverage::KindReport, error::ProbeError};
 use crate::{
@@ -66,6 +68,7 @@ pub struct NetworkGuard {
     /// Stand first: they are closed first, and with them nothing is decided any more.
     links: Vec<OwnedFd>,
     maps: Maps,
+    known: Known,
     /// Holds the programs, which are gone from the kernel with this.
     _ebpf: Ebpf,
     cgroup: PathBuf,
@@ -96,6 +99,7 @@ impl NetworkGuard {
         // The id of a cgroup is the inode of its directory.
         let id = directory.metadata().map_err(told)?.ino();
         let maps = Maps::of(&ebpf).map_err(told)?;
+        let known = known::map(&ebpf).map_err(told)?;
         for (word, value) in [(GUARD, number.into()), (SCOPE, id), (MODE, word(mode))] {
             maps.set(word, value).map_err(told)?;
         }
@@ -109,6 +113,7 @@ impl NetworkGuard {
         Ok(Self {
             links,
             maps,
+            known,
             _ebpf: ebpf,
             cgroup: cgroup.to_owned(),
             installed: None,
@@ -180,6 +185,12 @@ impl NetworkGuard {
         self.carried
             .counts(&self.maps, self.generation, table)
             .map_err(|error| self.failed(format!("counts: {error}")))
+    }
+
+    /// Peers that it lets through beside what the table says.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        self.known.clone()
     }
 
     /// What keeps the programs attached: copies of these do so after this is dropped, with the table that
