@@ -94,9 +94,14 @@ impl Place {
 
     /// The alerts of the report.
     fn alerts(&self) -> Vec<serde_json::Value> {
+        self.report("alert")
+    }
+
+    /// The lines of this type in the report.
+    fn report(&self, kind: &str) -> Vec<serde_json::Value> {
         let report = self.written("report");
         let lines = report.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-        lines.filter(|line: &serde_json::Value| line["type"] == "alert").collect()
+        lines.filter(|line: &serde_json::Value| line["type"] == kind).collect()
     }
 }
 
@@ -148,6 +153,30 @@ fn what_is_denied_fails_from_the_first_act_on_and_the_report_names_who_tried() {
             assert!(message.contains(&url), "{message}");
             assert_eq!(alert["labels"]["address"], format!("127.0.0.1:{}", place.denied));
             assert_eq!(alert["labels"]["protocol"], "tcp");
+        }
+        // And whatever policies say, the attempt is a line of its own.
+        let blocked = place.report("blocked");
+        let told: Vec<_> = blocked.iter().map(|line| line["verdict"].as_str()).collect();
+        assert_eq!(told, verdict.iter().map(|verdict| Some(*verdict)).collect::<Vec<_>>());
+        for line in &blocked {
+            let address = format!("127.0.0.1:{}", place.denied);
+            let command: Vec<_> = ["curl", "-s", "-o", "/dev/null", "--max-time", "20"].into();
+            assert_eq!(line["destination"], address);
+            assert_eq!(line["operation"], "connect");
+            assert_eq!(
+                line["command"].as_array().map(|args| args[..6].to_vec()),
+                Some(command.into_iter().map(Into::into).collect())
+            );
+            assert_eq!(line["rule"], format!("deny connect,send tcp 127.0.0.1 {}", place.denied));
+            assert_eq!(line["policy"], "deploy-guard");
+        }
+        let totals = place.report("blocked-total");
+        let of = |name: &str| totals.iter().map(|total| total[name].as_u64()).collect::<Vec<_>>();
+        let counted = |of: &str| u64::from(verdict == Some(of));
+        if !flags.is_empty() {
+            assert_eq!(of("denied"), [Some(counted("denied"))]);
+            assert_eq!(of("would_deny"), [Some(counted("would_deny"))]);
+            assert_eq!((of("told"), of("lost")), (vec![Some(1)], vec![Some(0)]));
         }
         fs::remove_file(place.path("codes")).expect("there");
     }

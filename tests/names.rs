@@ -19,7 +19,7 @@ use std::{
 };
 
 use cgroup::Cgroup;
-use support::{agent::Agent, can_probe, fixture, until};
+use support::{agent::Agent, can_probe, fixture, shipped::shipped, until};
 use tipstaff_runtime::mountinfo;
 use world::World;
 
@@ -41,14 +41,23 @@ fn server() -> u16 {
 struct Place {
     world: World,
     port: u16,
+    policy: PathBuf,
 }
 
 impl Place {
     fn new(table: &str) -> Self {
-        let place = Self { world: World::new(), port: server() };
+        Self::with(
+            "guarded",
+            fixture("guarded"),
+            &format!("scope = \"command\"\ntable = {table:?}"),
+        )
+    }
+
+    fn with(name: &str, policy: PathBuf, settings: &str) -> Self {
+        let place = Self { world: World::new(), port: server(), policy };
         let text = format!(
-            "[agent]\ncache_dir = {:?}\n[policy.guarded]\ngrants = [\"guard-network\"]\nunpinned = true\n\
-             [policy.guarded.settings]\nscope = \"command\"\ntable = {table:?}\n",
+            "[agent]\ncache_dir = {:?}\n[policy.{name}]\ngrants = [\"guard-network\"]\nunpinned = true\n\
+             [policy.{name}.settings]\n{settings}\n",
             place.path("cache").display().to_string(),
         );
         fs::write(place.path("tipstaff.toml"), text).expect("written");
@@ -89,12 +98,19 @@ impl Place {
         ));
         command.arg(env!("CARGO_BIN_EXE_tipstaff")).arg("exec").args(flags);
         command.arg("--config").arg(self.path("tipstaff.toml"));
-        command.arg("--policy").arg(fixture("guarded")).args(["--user", "root"]);
+        command.arg("--policy").arg(&self.policy).args(["--user", "root"]);
         command.args(["--format", "json", "--report"]).arg(self.path("report"));
         let output = command.arg("--").arg(deploy).stdin(Stdio::null()).output().expect("runs");
         let codes = fs::read_to_string(self.path("codes")).unwrap_or_default();
         let _ = fs::remove_file(self.path("codes"));
         (codes.lines().map(str::to_owned).collect(), output)
+    }
+
+    /// The lines of this type in the report.
+    fn report(&self, kind: &str) -> Vec<serde_json::Value> {
+        let report = fs::read_to_string(self.path("report")).expect("written");
+        let lines = report.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        lines.filter(|line: &serde_json::Value| line["type"] == kind).collect()
     }
 
     /// The names that the server was asked for, each once.
@@ -132,6 +148,22 @@ fn a_name_that_a_rule_denies_is_refused_to_every_program_and_the_others_resolve(
     assert_eq!(codes, expected, "{}", errors(&output));
     assert_eq!(output.status.code(), Some(123), "{}", errors(&output));
     assert_eq!(place.heard(), ["near.test", "unrefused.test"]);
+    // Each query that was refused is a line, and all are counted.
+    let blocked = place.report("blocked");
+    for line in &blocked {
+        let destination = line["destination"].as_str().expect("a text");
+        assert!(destination.contains("refused.test ("), "{line}");
+        assert_eq!(line["rule"], "deny name refused.test");
+        assert_eq!(line["reason"], "deployed by this");
+        assert_eq!((&line["operation"], &line["verdict"]), (&"resolve".into(), &"denied".into()));
+    }
+    let by = |program: &str| blocked.iter().filter(|line| line["command"][0] == program).count();
+    assert_eq!([by("dig"), by("/usr/bin/python3")], [2, 1], "{blocked:?}");
+    assert!(by("curl") >= 2 && by("getent") >= 1, "{blocked:?}");
+    let totals = place.report("blocked-total");
+    let told = Some(u64::try_from(blocked.len()).expect("few"));
+    assert_eq!((totals[0]["denied"].as_u64(), totals[0]["told"].as_u64()), (told, told));
+    assert_eq!(totals[0]["lost"], 0);
     // In audit nothing changes, and it is said that nothing is told.
     for flags in [&["--audit"][..], &[]] {
         let (codes, output) = place.exec(flags, &lines[..2]);
@@ -177,6 +209,38 @@ fn an_address_is_allowed_by_the_name_that_was_asked_for_and_for_its_time() {
     let (codes, output) = place.exec(&["--enforce"], &lines);
     assert_eq!(codes, expected, "{}", errors(&output));
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}
+
+#[test]
+fn the_shipped_policy_tells_which_name_was_refused_and_who_called_what_is_deployed() {
+    if !can_probe("the_shipped_policy_tells_which_name_was_refused_and_who_called_what_is_deployed")
+    {
+        return;
+    }
+    let settings = "deny = [\"name refused.test\"]\ndeployed = [\"near.test\"]";
+    let place = Place::with("deploy-guard", shipped("deploy-guard"), settings);
+    let lines = [place.curl("www.refused.test"), place.curl("near.test"), place.curl("far.test")];
+    let (codes, output) = place.exec(&["--enforce"], &lines);
+    assert_eq!(codes, ["6", "0", "0"], "{}", errors(&output));
+    let command = |host: &str| format!("curl -s --max-time 20 http://{host}:{}/", place.port);
+    let alerts = place.report("alert");
+    assert!(!alerts.is_empty(), "{}", errors(&output));
+    for alert in &alerts {
+        let message = alert["message"].as_str().expect("a text");
+        let begin = format!("`{}` was kept from udp www.refused.test", command("www.refused.test"));
+        assert!(message.starts_with(&begin), "{message}");
+        assert_eq!(alert["labels"]["rule"], "deny name refused.test");
+    }
+    let called: Vec<_> = place
+        .report("metric")
+        .into_iter()
+        .filter(|metric| metric["name"] == "deploy_services_called_total")
+        .map(|metric| metric["labels"].clone())
+        .collect();
+    let expected = serde_json::json!({
+        "service": "near.test", "command": command("near.test"), "verdict": "allowed",
+    });
+    assert_eq!(called, [expected]);
 }
 
 fn scope(cgroup: &Cgroup) -> String {
@@ -243,5 +307,43 @@ fn the_agent_judges_names_in_its_scope_alone_as_its_mode_says() {
     let (code, _, said) = agent.command(&["release", "--all"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(asks(&inside, &["@127.0.0.53", "near.test"]), "NOERROR");
+    agent.tipstaff.stop();
+}
+
+#[test]
+fn names_are_denied_by_every_table_around_a_process_whichever_was_first() {
+    if !can_probe("names_are_denied_by_every_table_around_a_process_whichever_was_first") {
+        return;
+    }
+    let world = World::new();
+    let outer = Cgroup::new();
+    let inner = outer.below("inner");
+    let mut agent =
+        Agent::start_in("enforce", &[&fixture("guarded"), &shipped("deploy-guard")], "");
+    let inside = format!(
+        "[policy.deploy-guard]\ngrants = [\"guard-network\"]\nunpinned = true\n\
+         [policy.deploy-guard.settings]\nscope = {:?}\ndeny = [\"name host.test\"]\n",
+        scope(&inner)
+    );
+    let names = ["host.test", "refused.test", "near.test"];
+    let states = |cgroup: &Cgroup| names.map(|name| asks(cgroup, &["@127.0.0.53", name]));
+    agent.configure(&inside);
+    agent.tipstaff.wait_for_log("set-table done");
+    assert_eq!(states(&inner), ["REFUSED", "NOERROR", "NOERROR"]);
+    assert_eq!(states(&outer), ["NOERROR"; 3]);
+    // The outer one comes later; what leads away at the inner one comes first.
+    let around = section("guarded", &scope(&outer), "default allow\ndeny name refused.test\n");
+    agent.configure(&format!("{inside}{around}"));
+    agent.tipstaff.wait_for_log("set-table done");
+    assert_eq!(states(&inner), ["REFUSED", "REFUSED", "NOERROR"]);
+    assert_eq!(states(&outer), ["NOERROR", "REFUSED", "NOERROR"]);
+    // A table without names that denies the server denies it to who is led away, too.
+    let table = "default allow\ndeny any any 127.0.0.53 # no server\n";
+    agent.configure(&format!("{inside}{}", section("guarded", &scope(&outer), table)));
+    agent.tipstaff.wait_for_log("set-table done");
+    assert_eq!(states(&inner), ["REFUSED"; 3]);
+    assert_eq!(asks(&inner, &["@127.0.0.54", "near.test"]), "NOERROR");
+    let logged = world.logged();
+    assert_eq!(logged.iter().filter(|(_, name)| name == "host.test").count(), 2, "{logged:?}");
     agent.tipstaff.stop();
 }

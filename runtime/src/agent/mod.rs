@@ -35,7 +35,7 @@ use crate::{
     outcome::{AgentMetrics, Alerts, Metrics},
     policy::{Compiler, LoadError, Outcome, Pool, Workshop},
     probe::{ProbeError, Probes, RingSizes},
-    reader::Reader,
+    reader::{Reader, Subscriber},
     source::Rings,
     sys,
     trust::TrustError,
@@ -79,6 +79,8 @@ pub struct Charge {
     pub decisions: Option<PathBuf>,
     /// Who keeps the links of guards, so that rules outlive the agent.
     pub keep: Option<Keep>,
+    /// Who gets rows besides the policies, from before the first policy to the end.
+    pub witness: Option<Subscriber>,
 }
 
 /// Takes copies of the links of a guard, which is in force for as long as they are there. Called before
@@ -145,6 +147,7 @@ pub struct Agent {
     answers: Receiver<Answer>,
     /// What policies ask for.
     told: Receiver<Told>,
+    desk: Desk,
     metrics: Metrics,
 }
 
@@ -175,19 +178,29 @@ impl Agent {
         let cache = &config.agent.cache_dir;
         let compiler = Compiler::new(cache, Workshop::this_program(config.compiler))?;
         let (desk, told) = Desk::new(charge.command.is_some());
-        let outcome = Outcome::new(metrics.clone(), alerts, counts).with_desk(desk);
+        let outcome = Outcome::new(metrics.clone(), alerts, counts).with_desk(desk.clone());
         let guards = Guards::new(&config, charge, outcome.clone())?;
         let pool = Pool::new(Pool::default_workers(), outcome.clone())?;
         let (loader, answers) = Loader::start(&compiler)?;
         let mut policies = Policies::new(kinds, probes, reader, pool, outcome, guards);
         policies.set_budgets(&config);
-        Ok(Self { config, mode: charge.mode, policies, loader, answers, told, metrics })
+        if let Some(witness) = &charge.witness {
+            policies.add_witness(witness.clone())?;
+        }
+        let mode = charge.mode;
+        Ok(Self { config, mode, policies, loader, answers, told, desk, metrics })
     }
 
     /// The kinds of this agent.
     #[must_use]
     pub fn kinds(&self) -> &Kinds {
         self.policies.kinds()
+    }
+
+    /// Where policies ask for actions.
+    #[must_use]
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Obeys until it is told to stop or until that time, then delivers everything that was seen

@@ -30,7 +30,7 @@ use crate::{
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Union},
     policy::{Configured, Generation, Life, Loaded, Outcome, Pool, Running, grants},
-    probe::Probes,
+    probe::{ProbeError, Probes},
     reader::{Reader, Subscriber},
 };
 
@@ -46,6 +46,8 @@ pub(super) struct Policies {
     guards: Guards,
     budgets: CgroupBudgets,
     active: BTreeMap<String, Active>,
+    /// What is asked for besides.
+    witness: Option<Arc<Plan>>,
     /// Files that hold no policy that runs.
     refused: BTreeSet<PathBuf>,
     states: BTreeSet<&'static str>,
@@ -120,9 +122,18 @@ impl Policies {
             guards,
             budgets: CgroupBudgets::default(),
             active: BTreeMap::new(),
+            witness: None,
             refused: BTreeSet::new(),
             states: BTreeSet::new(),
         }
+    }
+
+    /// Gives rows to somebody besides the policies, from now on.
+    pub fn add_witness(&mut self, witness: Subscriber) -> Result<(), ProbeError> {
+        self.witness = Some(Arc::clone(&witness.plan));
+        self.sight.apply(&plan::union(self.plans()))?;
+        let _stays = self.reader.add(witness);
+        Ok(())
     }
 
     pub fn kinds(&self) -> &Kinds {
@@ -375,9 +386,9 @@ impl Policies {
         }
     }
 
-    /// What the policies that run ask for.
+    /// What is asked for: by the policies that run, and besides.
     fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
-        self.active.values().map(|active| &*active.plan)
+        self.active.values().map(|active| &*active.plan).chain(self.witness.as_deref())
     }
 
     /// Checks everything that can be checked before something is changed.

@@ -1,9 +1,10 @@
 //! `tipstaff exec`: one command under policies.
 
+mod report;
+
 use std::{
     ffi::OsString,
     fs::File,
-    io,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -25,15 +26,16 @@ use tipstaff_runtime::{
     guard::Mode,
     outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
-        Style, Totals,
-        stdout::{self, Stdout},
-        summary,
+        Totals,
+        blocked::{Feed, Sums},
+        stdout, summary,
     },
     trust::Trust,
     watch::Watch,
 };
 
 use super::{Format, end_on_panic};
+use report::Report;
 
 /// Exit code of our own failures, as `env` has it: nothing was run.
 pub const FAILED: u8 = 125;
@@ -43,8 +45,6 @@ const BLOCKED: u8 = 123;
 
 /// After this long it is said that processes do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long standard error or the report may take for the last words.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How often to look for a signal while policies are loaded.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -60,8 +60,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
     Standard input and output, other open descriptors, environment, limits and signals that are \
     ignored or blocked are the command's as if it were run without us, except that SIGPIPE is not \
     ignored. It runs as the user who called sudo (with that user's groups, HOME, USER and LOGNAME, and \
-    without capabilities), or as --user says. Alerts, and at the end the summary, go to standard \
-    error, or to --report.\n\n\
+    without capabilities), or as --user says. Alerts, with --audit and --enforce what rules denied, and \
+    at the end the summary, go to standard error, or to --report.\n\n\
     INT, TERM, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that are sent to tipstaff alone are \
     passed on. The command stays in the process group and on the terminal that it is started on, which \
     tipstaff leaves: so keys such as Ctrl-C and Ctrl-Z reach the command directly, and once.\n\n\
@@ -178,6 +178,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let counts = Arc::new(AgentMetrics::default());
     let metrics = Metrics::new(config.metrics.idle_expiry);
     let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
+    // What is denied is told, whatever policies say of it.
+    let feed = (mode > Mode::Observe).then(Feed::new).transpose()?;
     let links = Links::to(&keeper);
     let keep = links.clone();
     let charge = Charge {
@@ -185,6 +187,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         mode: Some(mode),
         decisions: None,
         keep: Some(Keep(Arc::new(move |links| keep.keep(links)))),
+        witness: feed.as_ref().map(|feed| feed.subscriber.clone()),
     };
     let tally = Tally(Arc::new(Exposition::new(&counts, &metrics)));
     let agent = Agent::start(config, Arc::clone(&counts), metrics.clone(), alerts, &charge)?;
@@ -204,17 +207,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tally: tally.clone(),
     };
     let work = work.start(ready, orders)?;
-    let style = match (format, &out) {
-        (Format::Json, _) => Style::Json,
-        (Format::Text, Some(_)) => Style::Text { colour: false },
-        (Format::Text, None) => Style::text_on(&io::stderr()),
-    };
-    // A report that nobody reads is no reason to end the command.
-    let output = match out {
-        Some(file) => Stdout::start_on(file, raised, style, Arc::clone(&counts), || ()),
-        None => Stdout::start_on(io::stderr(), raised, style, Arc::clone(&counts), || ()),
-    }
-    .context("cannot start the thread for the report")?;
+    let report = Report::start(out, format, raised, feed, agent.desk(), &counts)
+        .context("cannot start the threads for the report")?;
     agent.run(&ordered, None, |ready| {
         let _ = tell.send(ready);
     });
@@ -225,11 +219,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(done) => done,
         Err(error) => return refused(error),
     };
-    let last_words = summary(&metrics.families(), &Totals::of(&counts, &kinds), style);
-    if !output.finish(last_words, LAST_WORDS) {
-        tracing::warn!("the report is not taken");
-    }
-    if args.fail_on_block && tally.denied() > 0 {
+    let sums = Sums { denied: tally.denied("denied"), would_deny: tally.denied("would_deny") };
+    let summary = summary(&metrics.families(), &Totals::of(&counts, &kinds), report.style);
+    report.finish(sums, summary);
+    if args.fail_on_block && sums.denied > 0 {
         return Ok(BLOCKED.into());
     }
     supervisor.end_as(ended);
@@ -241,9 +234,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 struct Tally(Arc<Exposition>);
 
 impl Tally {
-    /// Calls that rules denied.
-    fn denied(&self) -> u64 {
-        self.sum("tipstaff_denials_total{", &["verdict=\"denied\""])
+    /// Calls and queries that rules denied, or would have (`would_deny`).
+    fn denied(&self, verdict: &str) -> u64 {
+        self.sum("tipstaff_denials_total{", &[&format!("verdict={verdict:?}")])
     }
 
     /// Whether rules were put in force that deny.

@@ -24,6 +24,19 @@ const REFUSALS_TOLD: u32 = 10;
 /// Longest scope in such a refusal, in bytes.
 const SCOPE_TOLD: usize = 256;
 
+/// A rule, for whoever reads of what it denied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleText {
+    /// The policy that has it.
+    pub policy: String,
+    /// Where.
+    pub scope: String,
+    /// The rule, without the reason.
+    pub rule: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
 /// The desk, for all policies. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Desk {
@@ -150,6 +163,30 @@ impl Desk {
             standing.tables.remove(scope);
             standing.guards.remove(scope);
         }
+    }
+
+    /// The rule of this index in the table of a guard; none: its default. `None` where there is no such
+    /// table any more.
+    #[must_use]
+    pub fn rule(&self, guard: u32, index: Option<usize>, is_name: bool) -> Option<RuleText> {
+        let standings = lock(&self.shared.standings);
+        standings.iter().find_map(|(policy, standing)| {
+            let standing = lock(standing);
+            let (scope, _) = standing.guards.iter().find(|(_, number)| **number == guard)?;
+            let table = &standing.tables.get(scope)?.table;
+            let (rule, reason) = match index {
+                None => (format!("default {}", table.default), table.default_reason.clone()),
+                Some(index) if is_name => {
+                    let rule = table.names.get(index)?.clone();
+                    (NameRule { reason: String::new(), ..rule.clone() }.to_string(), rule.reason)
+                }
+                Some(index) => {
+                    let rule = table.rules.get(index)?.clone();
+                    (Rule { reason: String::new(), ..rule.clone() }.to_string(), rule.reason)
+                }
+            };
+            Some(RuleText { policy: policy.clone(), scope: scope.to_string(), rule, reason })
+        })
     }
 
     /// Says that the governor has acted on this, whatever came of it.

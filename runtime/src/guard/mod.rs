@@ -42,7 +42,7 @@ pub use ask::{Action, Ask, Refusal, Told, Wish};
 pub use conflict::denied_elsewhere;
 pub use decision::{Decision, Outcome};
 pub use decisions::Decisions;
-pub use desk::{Desk, Held, PolicyDesk};
+pub use desk::{Desk, Held, PolicyDesk, RuleText};
 pub use governor::Governor;
 pub use grant::{Grant, OnQuarantine, Strength};
 pub use mode::{Mode, NoMode};

@@ -1,5 +1,6 @@
 //! Where what policies say goes: standard output, and Prometheus over HTTP.
 
+pub mod blocked;
 pub mod http;
 mod line;
 pub mod stdout;
