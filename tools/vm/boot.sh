@@ -26,7 +26,7 @@ trap 'rm -f "$initrd"' EXIT
 modules=$(dirname "$kernel")/modules
 [ ! -d "$modules" ] || (cd "$modules" && find vm | LC_ALL=C sort | busybox cpio -o -H newc 2>/dev/null) >>"$initrd"
 # A panic ends the emulator (-no-reboot), and the log then has no verdict.
-timeout -k 5 "$limit" qemu-system-x86_64 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu max -machine q35 -smp "${VM_CPUS:-2}" -m 1024 \
+timeout -k 5 "$limit" qemu-system-x86_64 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu max -machine q35 -smp "${VM_CPUS:-2}" -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot -serial "file:$console" -serial "file:$log" -serial "file:$directory/$machine.json" \
     -kernel "$kernel" -initrd "$initrd" \
     -append "console=ttyS0 quiet panic=-1 oops=panic no_timer_check lsm=$lsm $more vm.machine=$machine" </dev/null >"$directory/$machine.emulator" 2>&1 ||
