@@ -36,7 +36,7 @@ libraries() {
 
 programs=()
 for name in bash cat chrt curl dig ip chmod cp dash env false head id ln ls mkdir mknod mount mv printf ps rm rmdir seq sh \
-    setpriv sleep stty sync tail touch true umount uname unshare bpftool strace; do
+    setpriv sleep stty sync tail timeout touch true umount uname unshare bpftool strace; do
     # Not the shell's own, and not what is first on somebody's PATH.
     programs+=("$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name")")
 done
