@@ -1,7 +1,11 @@
 //! DNS messages, as far as the proxy looks into them. They are read by the library `domain` and never
 //! written again: what goes on is the bytes that came.
 
-use std::{collections::HashSet, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
 
 use domain::{
     base::{
@@ -146,12 +150,12 @@ pub(super) fn answers(message: &[u8], id: u16, question: &Question) -> bool {
 /// Reads an answer to this question.
 pub(super) fn answer(message: &[u8], question: &Question) -> Result<Answer, ParseError> {
     let message = Message::from_octets(message).map_err(|_| ParseError::ShortInput)?;
-    let (mut aliases, mut found) = (Vec::new(), Vec::new());
+    let (mut aliases, mut found) = (HashMap::<_, Vec<_>>::new(), Vec::new());
     for record in message.answer()? {
         let record = record?;
         let (owner, ttl) = (text(&record.owner().deref_octets()), record.ttl().as_secs());
         if let Some(record) = record.to_record::<Cname<_>>()? {
-            aliases.push((owner, text(record.data().cname()), ttl));
+            aliases.entry(owner).or_default().push((text(record.data().cname()), ttl));
         } else if let Some(record) = record.to_record::<A>()? {
             found.push((owner, IpAddr::from(record.data().addr().octets()), ttl));
         } else if let Some(record) = record.to_record::<Aaaa>()? {
@@ -159,20 +163,15 @@ pub(super) fn answer(message: &[u8], question: &Question) -> Result<Answer, Pars
         }
     }
     let mut names = HashSet::from([question.name.clone()]);
+    let mut to_follow = vec![question.name.clone()];
     let mut times = Vec::new();
-    // Names stand for one another in any order: each round finds one more at least, and no more than
-    // there are records.
-    loop {
-        let known = names.len();
-        aliases.retain(|(owner, target, ttl)| {
-            let follows = names.contains(owner);
-            if follows && names.insert(target.clone()) {
-                times.push(*ttl);
+    // Names stand for one another in any order. Each is followed once, however long the chain.
+    while let Some(name) = to_follow.pop() {
+        for (target, ttl) in aliases.remove(&name).unwrap_or_default() {
+            if names.insert(target.clone()) {
+                times.push(ttl);
+                to_follow.push(target);
             }
-            !follows
-        });
-        if names.len() == known {
-            break;
         }
     }
     found.retain(|(owner, ..)| names.contains(owner));

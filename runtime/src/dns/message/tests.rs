@@ -169,3 +169,21 @@ fn types_have_their_names() {
     let named = |record_type| Question { record_type, ..question(".") }.type_name();
     assert_eq!([1, 28, 65, 65_400].map(named), ["A", "AAAA", "HTTPS", "TYPE65400"]);
 }
+
+#[test]
+fn a_long_chain_of_names_in_any_order_and_in_a_circle_is_followed_once() {
+    let query = query_for(&[b"n0"]);
+    let label = |n: u32| format!("n{n}").into_bytes();
+    let owners: Vec<Vec<u8>> = (0..200).map(label).collect();
+    let labels: Vec<[&[u8]; 1]> = owners.iter().map(|owner| [&**owner]).collect();
+    // From its end to its beginning, and the end leads back.
+    let mut records: Vec<(Labels<'_>, u16, u32, Vec<u8>)> = (0..200)
+        .rev()
+        .map(|n| (&labels[n][..], 5, 300, name(&[&label((u32::try_from(n).unwrap() + 1) % 200)])))
+        .collect();
+    records.push((&labels[199][..], 1, 60, vec![192, 0, 2, 1]));
+    records.push((&[b"other"], 1, 60, vec![192, 0, 2, 2]));
+    let found = answer(&answer_to(&query, &records), &question("n0")).unwrap();
+    assert_eq!(found.addresses, [Ipv4Addr::new(192, 0, 2, 1)]);
+    assert_eq!(found.ttl, Some(60));
+}
