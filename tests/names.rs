@@ -19,9 +19,18 @@ use std::{
 };
 
 use cgroup::Cgroup;
-use support::{agent::Agent, can_probe, fixture, shipped::shipped, until};
+use support::{agent::Agent, can_probe, fixture, shipped::shipped, until, vm};
 use tipstaff_runtime::mountinfo;
 use world::World;
+
+/// Whether this test can have names judged here; says so if not.
+fn can_judge(test: &str) -> bool {
+    let has_cookies = vm::release() >= (5, 14);
+    if !has_cookies {
+        eprintln!("SKIPPED {test}: rules about names need Linux 5.14");
+    }
+    has_cookies && can_probe(test)
+}
 
 /// A server that answers every request with an empty page, on all addresses of this network; its port.
 fn server() -> u16 {
@@ -128,7 +137,7 @@ fn errors(output: &Output) -> String {
 
 #[test]
 fn a_name_that_a_rule_denies_is_refused_to_every_program_and_the_others_resolve() {
-    if !can_probe("a_name_that_a_rule_denies_is_refused_to_every_program_and_the_others_resolve") {
+    if !can_judge("a_name_that_a_rule_denies_is_refused_to_every_program_and_the_others_resolve") {
         return;
     }
     let place = Place::new("default allow\ndeny name refused.test # deployed by this\n");
@@ -175,7 +184,7 @@ fn a_name_that_a_rule_denies_is_refused_to_every_program_and_the_others_resolve(
 
 #[test]
 fn an_address_is_allowed_by_the_name_that_was_asked_for_and_for_its_time() {
-    if !can_probe("an_address_is_allowed_by_the_name_that_was_asked_for_and_for_its_time") {
+    if !can_judge("an_address_is_allowed_by_the_name_that_was_asked_for_and_for_its_time") {
         return;
     }
     let place = Place::new(
@@ -213,7 +222,7 @@ fn an_address_is_allowed_by_the_name_that_was_asked_for_and_for_its_time() {
 
 #[test]
 fn the_shipped_policy_tells_which_name_was_refused_and_who_called_what_is_deployed() {
-    if !can_probe("the_shipped_policy_tells_which_name_was_refused_and_who_called_what_is_deployed")
+    if !can_judge("the_shipped_policy_tells_which_name_was_refused_and_who_called_what_is_deployed")
     {
         return;
     }
@@ -267,7 +276,7 @@ fn section(policy: &str, scope: &str, table: &str) -> String {
 
 #[test]
 fn the_agent_judges_names_in_its_scope_alone_as_its_mode_says() {
-    if !can_probe("the_agent_judges_names_in_its_scope_alone_as_its_mode_says") {
+    if !can_judge("the_agent_judges_names_in_its_scope_alone_as_its_mode_says") {
         return;
     }
     let world = World::new();
@@ -312,7 +321,7 @@ fn the_agent_judges_names_in_its_scope_alone_as_its_mode_says() {
 
 #[test]
 fn names_are_denied_by_every_table_around_a_process_whichever_was_first() {
-    if !can_probe("names_are_denied_by_every_table_around_a_process_whichever_was_first") {
+    if !can_judge("names_are_denied_by_every_table_around_a_process_whichever_was_first") {
         return;
     }
     let world = World::new();

@@ -35,7 +35,7 @@ libraries() {
 }
 
 programs=()
-for name in bash cat chrt curl dig ip chmod cp dash env false head id ln ls mkdir mknod mount mv printf ps rm rmdir seq sh \
+for name in bash cat chrt curl dig dnsmasq getent ip chmod cp dash env false head id ln ls mkdir mknod mount mv printf ps rm rmdir sed seq sh \
     setpriv sleep stty sync tail timeout touch true umount uname unshare bpftool strace; do
     # Not the shell's own, and not what is first on somebody's PATH.
     programs+=("$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name")")
@@ -67,6 +67,9 @@ for name in ways calls; do cc -O1 -Wall -Werror -pthread -o "$root/vm/$name" "te
 echo "$here/runtime" >"$root/vm/directory"
 echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
 echo root:x:0: >"$root/etc/group"
+# Tests of names put a file of their own over this one.
+: >"$root/etc/resolv.conf"
+echo hosts: files dns >"$root/etc/nsswitch.conf"
 cp tools/vm/init "$root/init"
 
 (cd "$root" && find . | LC_ALL=C sort | busybox cpio -o -H newc 2>/dev/null) >"$out.new"
