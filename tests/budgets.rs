@@ -6,7 +6,15 @@ mod cgroup;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
-use std::process::{Child, Command};
+use std::{
+    process::{Child, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use cgroup::Cgroup;
 use support::{agent::Agent, can_probe, fixture, scrape, series, until};
@@ -69,4 +77,79 @@ fn a_cgroup_that_is_too_loud_is_named_and_what_is_left_out_of_it_is_counted() {
         (agent.value("weighed_rows_total", &[]) == rows + TIMES).then_some(())
     });
     assert_eq!(agent.value("weighed_lost_total", &[]), lost);
+}
+
+/// Removes files that do not exist, many thousands a second, until it is told to stop; how many.
+fn busy(stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        let (mut number, files) = (0, format!("/tally/{}", std::process::id()));
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..600 {
+                std::fs::remove_file(format!("{files}/{number}")).unwrap_err();
+                number += 1;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        number
+    })
+}
+
+#[test]
+fn an_agent_that_uses_too_much_takes_fewer_events_and_all_of_them_again_later() {
+    if !can_probe("an_agent_that_uses_too_much_takes_fewer_events_and_all_of_them_again_later") {
+        return;
+    }
+    let files = format!("/tally/{}/", std::process::id());
+    let weighed = format!("[policy.weighed.filter]\nunlink = \"path_given ^= {files}\"\n");
+    let policies = [fixture("weighed"), fixture("tally")];
+    let mut agent = Agent::start_as("cpu_percent = 3\n", &[&policies[0], &policies[1]], &weighed);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = busy(&stop);
+    let of_unlink = [r#"kind="unlink""#];
+    until("one in two is taken", || {
+        (agent.value("tipstaff_budget_sample", &of_unlink) >= 2).then_some(())
+    });
+    // So that rows of that weight are among them.
+    thread::sleep(Duration::from_secs(2));
+    stop.store(true, Ordering::Relaxed);
+    let made = load.join().unwrap();
+    // Who does not ask for the weight is told what is missing, exactly.
+    until("all events are told", || {
+        let seen = scrape(&agent.metrics);
+        let events = series(&seen, "tally_events_total", &[])?;
+        let lost = series(&seen, "tally_lost_total", &[])?;
+        (events + lost >= made).then(|| assert_eq!(events + lost, made))
+    });
+    // Of who does, rows stand for what is missing.
+    let weight = until("all rows are told", || {
+        let seen = scrape(&agent.metrics);
+        let rows = series(&seen, "tipstaff_rows_total", &[r#"policy="weighed""#])?;
+        let told = series(&seen, "weighed_rows_total", &[])?;
+        (rows >= told && told >= series(&seen, "tally_events_total", &[])?)
+            .then(|| series(&seen, "weighed_weight_total", &[]).unwrap_or(0))
+    });
+    let (rows, lost) =
+        (agent.value("weighed_rows_total", &[]), agent.value("weighed_lost_total", &[]));
+    assert!(rows < made, "{rows} of {made}");
+    assert!(lost == 0 && weight.abs_diff(made) < made / 100, "{weight} and {lost} of {made}");
+    let labels = [r#"event="unlink""#, r#"allowed="30""#, r#"every="2""#];
+    until("the step is told", || (agent.value("weighed_steps_total", &labels) >= 1).then_some(()));
+    agent.tipstaff.wait_for_log("because of `cpu_percent` in [agent]");
+    until("all are taken again", || {
+        (agent.value("tipstaff_budget_sample", &of_unlink) == 1).then_some(())
+    });
+    let labels = [r#"event="unlink""#, r#"every="1""#, r#"over="false""#];
+    until("that is told", || (agent.value("weighed_steps_total", &labels) >= 1).then_some(()));
+    until("all of some are rows", || {
+        let before = agent.value("tally_events_total", &[]);
+        for number in 0..16 {
+            std::fs::remove_file(format!("{files}{number}")).unwrap_err();
+        }
+        thread::sleep(Duration::from_millis(300));
+        (agent.value("tally_events_total", &[]) == before + 16).then_some(())
+    });
+    // Nothing is measured where nobody asks for it.
+    agent.reword("cpu_percent = 3\n", "");
+    assert_eq!(agent.value("tipstaff_agent_cpu_share", &[]), 0);
 }

@@ -99,12 +99,11 @@ fn without_the_right_to_load_probes_it_says_what_it_cannot_know() {
 }
 
 #[test]
-fn the_budget_of_cgroups_is_said_with_the_kinds_that_it_is_for() {
+fn budgets_are_said_with_the_kinds_that_they_are_for() {
     let Some(_guard) = kernel::alone() else { return };
     let place = tempfile::tempdir().unwrap();
     let policies = ["syscall-profile", "exec-audit", "file-watch"];
-    let settings =
-        "agent.events_per_cgroup = 5000\n[policy.file-watch.settings]\npaths = [\"/nowhere\"]\n";
+    let settings = "agent.events_per_cgroup = 5000\nagent.cpu_percent = 3\n[policy.file-watch.settings]\npaths = [\"/nowhere\"]\n";
     let said = lines(&plan(&[], place.path(), &policies, settings, "json"));
     let budget = said.iter().find(|line| line["type"] == "cgroup_budget").unwrap();
     assert_eq!(budget["events_per_second"], 5000);
@@ -115,7 +114,10 @@ fn the_budget_of_cgroups_is_said_with_the_kinds_that_it_is_for() {
         !kinds.contains(&"syscall_stats".into()) && !kinds.contains(&"exec".into()),
         "{budget}"
     );
+    let own = said.iter().find(|line| line["type"] == "agent_budget").unwrap();
+    assert_eq!((&own["cpu_percent"], &own["kinds"]), (&3.into(), &budget["kinds"]));
     let text = plan(&[], place.path(), &policies, settings, "text");
     let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("agent: 3 % of a core, else fewer events are taken of "), "{text}");
     assert!(text.contains("each cgroup: 5000 events per second of "), "{text}");
 }

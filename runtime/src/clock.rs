@@ -15,6 +15,13 @@ pub fn since_boot() -> std::time::Duration {
     std::time::Duration::from_nanos(ns)
 }
 
+/// Processor time of all threads of this process, without its children.
+#[must_use]
+pub fn process_cpu() -> std::time::Duration {
+    let ns = u64::try_from(nanoseconds(clock_gettime(ClockId::ProcessCPUTime))).unwrap_or(0);
+    std::time::Duration::from_nanos(ns)
+}
+
 /// As long as two readings of a clock take at most, unless the thread is stopped between them.
 const QUICK_NS: i64 = 10_000;
 /// How often the clocks are read again where it was.

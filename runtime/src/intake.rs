@@ -16,7 +16,7 @@ use crate::{
     feed::{Feed, Member, MemberId},
     kind::Repr,
     plan::{Bound, Needs, Plan},
-    queue::Gap,
+    queue::{Cause, Gap},
     record::{self, Malformed},
     resolver::{Answer, Request},
     source::{Given, Item, Lost},
@@ -185,6 +185,10 @@ impl Intake {
     pub fn take_loss(&mut self, lost: &Lost) {
         let route = self.routes.get(usize::from(lost.kind));
         for target in route.into_iter().flat_map(|route| &route.targets) {
+            // What the agent leaves out of what is sampled: other rows stand for it.
+            if lost.cause == Cause::AgentBudget && target.bound.weighs() {
+                continue;
+            }
             let gap = Gap {
                 subscription: target.bound.index,
                 lost: lost.count,

@@ -53,6 +53,8 @@ pub enum Cause {
     CgroupBudget = 5,
     /// The policy's instance was lost with the batch that it had, or nobody was there to take it.
     InstanceLost = 6,
+    /// The agent left it out to save its own time. Rows that say their weight stand for it.
+    AgentBudget = 7,
 }
 
 impl Cause {
@@ -64,6 +66,7 @@ impl Cause {
         (Self::QueueFull, "queue_full"),
         (Self::CgroupBudget, "cgroup_budget"),
         (Self::InstanceLost, "instance_lost"),
+        (Self::AgentBudget, "agent_budget"),
     ];
 
     /// Name in metrics and messages.

@@ -521,6 +521,18 @@ kinds! {
         /// The budget.
         per_second: U32, "events per second";
     }
+    /// The agent used more processor time than `cpu_percent` in `[agent]`, and takes fewer events of a
+    /// kind from now on; or it takes more of them again. Has no process.
+    AgentBudget agent_budget = 43 in Bulk, pad 0 {
+        /// The kind.
+        event: Text, "";
+        /// Of so many events that policies ask for one is taken from now on; 1: all are.
+        every: U32, "";
+        /// What the agent, with its programs in the kernel, used until now.
+        used: U32, "1/1000 of a core";
+        /// What it may use.
+        allowed: U32, "1/1000 of a core";
+    }
 }
 
 #[cfg(test)]

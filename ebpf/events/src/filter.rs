@@ -13,7 +13,7 @@
 use core::mem::offset_of;
 
 use crate::{
-    sample::Sample,
+    sample::Thinned,
     wire::{Header, Text},
 };
 
@@ -107,7 +107,7 @@ impl Pattern {
 pub struct Filter {
     /// Number of tests.
     pub count: u64,
-    /// How many of those that pass are let through: a [`Sample`] as a number.
+    /// How many of those that pass are let through: a [`Thinned`] as a number.
     pub sample: u64,
     /// The tests.
     pub tests: [Test; MAX_TESTS],
@@ -198,8 +198,8 @@ impl Filter {
     /// How many of those that pass are let through.
     #[inline(always)]
     #[must_use]
-    pub fn sample(&self) -> Sample {
-        Sample::from_number(self.sample as u16)
+    pub fn sample(&self) -> Thinned {
+        Thinned::from_number(self.sample as u32)
     }
 
     /// As the kernel reads it.

@@ -1,6 +1,10 @@
 //! Sampling: one event of many, or all events of one process of many. The same function decides in
 //! the kernel and on the host, and a record says by how much the kernel has thinned its kind.
-#![expect(clippy::inline_always, reason = "eBPF: one function with few registers")]
+#![expect(
+    clippy::inline_always,
+    clippy::cast_possible_truncation,
+    reason = "eBPF: one function with few registers; the parts of a number are meant"
+)]
 
 use core::fmt;
 
@@ -100,6 +104,81 @@ impl Sample {
     }
 }
 
+/// A sample of which the agent takes only a part, to save its own time: one in a power of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thinned {
+    asked: Sample,
+    power: u8,
+}
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is taken.
+    Yes,
+    /// It is left out, as nobody asked for it.
+    No,
+    /// It is left out, although it was asked for.
+    Spared,
+}
+
+impl Thinned {
+    /// One in 2 to the `power` of what this sample takes; of fewer where [`MOST`] would be exceeded.
+    #[must_use]
+    pub const fn new(asked: Sample, power: u8) -> Self {
+        let mut power = power;
+        while power > 0 && (power > 14 || (asked.every() as u32) << power > MOST as u32) {
+            power -= 1;
+        }
+        Self { asked, power }
+    }
+
+    /// As a filter holds it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        Self { asked: Sample::from_number(number as u16), power: (number >> 16) as u8 & 15 }
+    }
+
+    /// For a filter; 0: all are taken.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.asked.number() as u32 | (self.power as u32) << 16
+    }
+
+    /// The sample that was asked for.
+    #[must_use]
+    pub const fn asked(self) -> Sample {
+        self.asked
+    }
+
+    /// What is taken in the end, as records tell it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sample(self) -> Sample {
+        let every = (self.asked.every() as u32) << self.power;
+        Sample(every as u16 & EVERY | self.asked.0 & BY_PROCESS)
+    }
+
+    /// What becomes of an event of this process, before which there were `turn` others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes(self, pid: u32, turn: u64) -> Taken {
+        if !self.asked.takes(pid, turn) {
+            return Taken::No;
+        }
+        // How many the sample took before, or which of the processes that it takes this is.
+        let every = self.asked.every() as u64;
+        let mask = (1 << self.power) - 1;
+        let is_taken = if self.asked.0 & BY_PROCESS == 0 {
+            (turn / every) & mask == mask.div_ceil(2)
+        } else {
+            (hash(pid) / every) & mask == 0
+        };
+        if is_taken { Taken::Yes } else { Taken::Spared }
+    }
+}
+
 /// As manifests write it.
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,6 +241,43 @@ mod tests {
         assert_eq!(by_process(8).after(by_process(4)), (by_process(8), 2));
         assert_eq!(by_process(8).after(by_process(8)), (by_process(8), 1));
         assert_eq!(by_process(6).after(by_process(4)), (by_process(6), 3));
+    }
+
+    #[test]
+    fn what_is_spared_of_a_sample_is_what_it_would_have_taken() {
+        for (asked, power) in [
+            (Sample::ALL, 3),
+            (Sample::new(10, By::Event), 2),
+            (Sample::new(3, By::Process), 4),
+            (Sample::new(5, By::Event), 0),
+        ] {
+            let thinned = Thinned::from_number(Thinned::new(asked, power).number());
+            let (mut taken, mut spared) = (0_u64, 0_u64);
+            for turn in 0..96_000 {
+                let pid = u32::try_from(turn).unwrap() / 10;
+                match thinned.takes(pid, turn) {
+                    Taken::Yes => taken += 1,
+                    Taken::Spared => spared += 1,
+                    Taken::No => {}
+                }
+                assert_eq!(thinned.takes(pid, turn) != Taken::No, asked.takes(pid, turn));
+                if asked.by() == By::Process {
+                    let is_taken = thinned.takes(pid, turn) == Taken::Yes;
+                    assert_eq!(is_taken, thinned.sample().takes(pid, turn), "{pid}");
+                }
+            }
+            assert_eq!(thinned.sample().every(), asked.every() << power);
+            let part = (taken + spared) >> power;
+            assert!(taken.abs_diff(part) <= part / 20, "{asked} {power}: {taken} of {spared}");
+        }
+    }
+
+    #[test]
+    fn no_sample_is_thinned_beyond_what_a_record_can_tell() {
+        assert_eq!(Thinned::new(Sample::new(3_000, By::Event), 9).sample().every(), 24_000);
+        assert_eq!(Thinned::new(Sample::ALL, 200).sample().every(), 16_384);
+        assert_eq!(Thinned::new(Sample::new(MOST, By::Event), 1).sample().every(), MOST);
+        assert_eq!(Thinned::default().number(), 0);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub const LOST_MISSED: u16 = 1;
 pub const LOST_MAP: u16 = 2;
 /// Cause: the budget of the cgroup was spent.
 pub const LOST_CGROUP_BUDGET: u16 = 3;
+/// Cause: it was left out to save the agent's time.
+pub const LOST_AGENT_BUDGET: u16 = 4;
 
 /// Longest path or other single text in a record, in bytes.
 pub const MAX_TEXT: usize = 4096;

@@ -18,10 +18,10 @@ use crate::{
     events::{
         Ring,
         catalogue::Record,
-        sample::Sample,
+        sample::Taken,
         wire::{
-            BUDGET_BIT, FILTER_BIT, Header, LOST_MISSED, LOST_RING, MAX_ARGS, MAX_TEXT, Text,
-            URGENT_BIT,
+            BUDGET_BIT, FILTER_BIT, FILTER_SLOTS, Header, LOST_AGENT_BUDGET, LOST_MISSED,
+            LOST_RING, MAX_ARGS, MAX_TEXT, Text, URGENT_BIT,
         },
     },
     kernel::Pointer,
@@ -133,14 +133,21 @@ extern "C" fn record_passes(filter: u32, slot: u32) -> u32 {
         // SAFETY: within the buffer, as checked.
         unsafe { word_at(bytes.add(at)) }
     });
-    let sample = filter.sample();
-    if !passes || sample == Sample::ALL {
+    if !passes || filter.sample == 0 {
         return u32::from(passes);
     }
+    let thinned = filter.sample();
     // SAFETY: every record begins with a header, and the buffer is aligned for it.
     let header = unsafe { &mut *bytes.cast::<Header>() };
-    header.sample = sample.number();
-    u32::from(sample.takes(header.pid, turn(place)))
+    header.sample = thinned.sample().number();
+    match thinned.takes(header.pid, turn(place)) {
+        Taken::Yes => 1,
+        Taken::No => 0,
+        Taken::Spared => {
+            lost((place / u32::from(FILTER_SLOTS)) as u16, LOST_AGENT_BUDGET);
+            0
+        }
+    }
 }
 
 /// The 8 bytes at any address: the compiler would read them one by one, the kernel does not ask for

@@ -7,6 +7,7 @@
 
 mod budget;
 pub mod canary;
+mod expense;
 mod force;
 mod guards;
 mod loader;
@@ -16,6 +17,7 @@ mod policies;
 mod records;
 mod refused;
 mod sight;
+mod thrift;
 
 use std::{
     fmt, fs, io,
@@ -349,6 +351,7 @@ impl Agent {
             agent: crate::config::Agent {
                 mode: self.mode.unwrap_or(new.agent.mode),
                 latency: new.agent.latency,
+                cpu_percent: new.agent.cpu_percent,
                 events_per_cgroup: new.agent.events_per_cgroup,
                 ..self.config.agent.clone()
             },

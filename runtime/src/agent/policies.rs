@@ -7,6 +7,7 @@
 //! is touched, so that it goes on whatever happens.
 
 pub(super) mod modes;
+mod saving;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ use std::{
 use super::{
     Ready,
     budget::CgroupBudgets,
+    expense::Expense,
     guards::{Guards, PolicyMode},
     refused::Refused,
     sight::{Sight, Unseen},
@@ -45,6 +47,7 @@ pub(super) struct Policies {
     outcome: Outcome,
     guards: Guards,
     budgets: CgroupBudgets,
+    expense: Expense,
     active: BTreeMap<String, Active>,
     /// What is asked for besides.
     witness: Option<Arc<Plan>>,
@@ -121,6 +124,7 @@ impl Policies {
             outcome,
             guards,
             budgets: CgroupBudgets::default(),
+            expense: Expense::default(),
             active: BTreeMap::new(),
             witness: None,
             refused: BTreeSet::new(),
@@ -138,11 +142,6 @@ impl Policies {
 
     pub fn kinds(&self) -> &Kinds {
         self.sight.kinds()
-    }
-
-    /// Takes over the budgets of the configuration.
-    pub fn set_budgets(&mut self, config: &Config) {
-        self.budgets.set(config.agent.events_per_cgroup, self.sight.probes());
     }
 
     /// How the start went, once.
@@ -248,6 +247,7 @@ impl Policies {
     pub fn look(&mut self, config: &Config) {
         self.guards.look();
         self.budgets.look(self.sight.probes(), &self.outcome.counts);
+        self.save();
         let bad = self.active.iter_mut().filter_map(|(name, active)| {
             let is_bad = active.running.life_of_newest() == Some(Life::Quarantined);
             let (loaded, settings) = active.good.take_if(|_| is_bad)?;
@@ -367,7 +367,8 @@ impl Policies {
     fn apply_with(&mut self, prepared: &Prepared) -> Result<(), Refused> {
         let Prepared { loaded, plan, configured, generation, .. } = prepared;
         let path = || shown(&loaded.path);
-        let seen = self.sight.apply(&plan::union(self.plans().chain([plan])));
+        let union = self.union(Some(plan));
+        let seen = self.sight.apply(&union);
         seen.map_err(|source| Refused::Probe { path: path(), source })?;
         let subscriptions = &configured.manifest.subscriptions;
         let needs = |index| !subscriptions[usize::from(index)].optional;
@@ -380,7 +381,7 @@ impl Policies {
 
     /// Makes the probes deliver what the policies that run want, and nothing else.
     fn apply(&mut self) {
-        let union = plan::union(self.plans());
+        let union = self.union(None);
         if let Err(error) = self.sight.apply(&union) {
             tracing::error!("the probes cannot be changed: {error}");
         }

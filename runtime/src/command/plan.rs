@@ -10,15 +10,15 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use tipstaff_events::{filter::Filter, sample::Sample};
+use tipstaff_events::sample::Sample;
 use tipstaff_runtime::{
     config::{Attach, Config, ConfigError, Flags},
     escape,
-    guard::Grant,
+    guard::{Grant, Mode},
     kind::{Kind, Kinds},
     outcome::{AgentMetrics, Alerts, Metrics},
     plan::{self, Bound, Plan, Union},
-    policy::{Compiler, MAX_FILE, Outcome, Workshop},
+    policy::{Compiler, MAX_FILE, Outcome, Workshop, grants},
     probe::{KindReport, Probes, Report, RingSizes, tracepoint_kind},
     trust::Trust,
     watch,
@@ -69,6 +69,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     for planned in &plans {
         printer.policy(planned, &union, &kinds)?;
     }
+    if let Some(percent) = config.agent.cpu_percent {
+        printer.agent_budget(percent, &plans, &union, &kinds)?;
+    }
     if let Some(events) = config.agent.events_per_cgroup {
         printer.cgroup_budget(events, &union, &kinds)?;
     }
@@ -90,6 +93,8 @@ struct Planned {
     /// The conditions of its manifest, by index.
     conditions: Vec<Option<String>>,
     plan: Plan,
+    /// Whether its rules would be in force.
+    enforces: bool,
 }
 
 /// The kinds of this agent.
@@ -163,6 +168,8 @@ fn planned(
         conditions: subscriptions.iter().map(|asked| asked.condition.clone()).collect(),
         name,
         plan,
+        enforces: config.agent.mode.min(section.mode) == Mode::Enforce
+            && grants(&loaded.imports).next().is_some(),
     })
 }
 
@@ -188,7 +195,7 @@ impl<W: Write> Printer<W> {
     }
 
     fn policy(&mut self, planned: &Planned, union: &Union, kinds: &Kinds) -> io::Result<()> {
-        let Planned { name, version, conditions, plan } = planned;
+        let Planned { name, version, conditions, plan, enforces: _ } = planned;
         let mut lines = vec![format!("policy {name} {version}")];
         let mut subscriptions = Vec::new();
         for bound in plan.bound() {
@@ -205,7 +212,10 @@ impl<W: Write> Printer<W> {
             });
             lines.push(format!("    fields  {}", fields.join(", ")));
             if bound.sample != Sample::ALL {
-                let kernel = union.filters.get(&bound.kind).map_or(Sample::ALL, Filter::sample);
+                let kernel = union
+                    .filters
+                    .get(&bound.kind)
+                    .map_or(Sample::ALL, |filter| filter.sample().asked());
                 let taken = match bound.sample.after(kernel) {
                     (Sample::ALL, _) => "taken in the kernel",
                     _ if kernel == Sample::ALL => "taken by the agent",
@@ -265,6 +275,26 @@ impl<W: Write> Printer<W> {
             self.say(&json, &lines)?;
         }
         Ok(())
+    }
+
+    fn agent_budget(
+        &mut self,
+        percent: u32,
+        plans: &[Planned],
+        union: &Union,
+        kinds: &Kinds,
+    ) -> io::Result<()> {
+        let needed = |kind: &u16| {
+            plans.iter().any(|planned| planned.enforces && planned.plan.wanted.contains_key(kind))
+        };
+        let thinnable = union.bounded.iter().filter(|kind| !needed(kind));
+        let thinnable: Vec<_> = thinnable.map(|kind| kind_name(*kind, kinds)).collect();
+        let json = json!({ "type": "agent_budget", "cpu_percent": percent, "kinds": thinnable });
+        let of = if thinnable.is_empty() { "no kind".to_owned() } else { thinnable.join(", ") };
+        self.say(
+            &json,
+            &[format!("agent: {percent} % of a core, else fewer events are taken of {of}")],
+        )
     }
 
     fn cgroup_budget(&mut self, events: u32, union: &Union, kinds: &Kinds) -> io::Result<()> {

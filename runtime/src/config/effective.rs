@@ -62,6 +62,8 @@ pub struct Agent {
     pub latency: Duration,
     /// Keys that each aggregated kind has room for.
     pub keys: u32,
+    /// What it may use of the processors, in percent of one core.
+    pub cpu_percent: Option<u32>,
     /// Events per second that each cgroup may make.
     pub events_per_cgroup: Option<u32>,
 }
@@ -150,6 +152,7 @@ impl Default for Agent {
             state_dir: STATE.default_for_this_user(),
             latency: Duration::from_millis(100),
             keys: KEYS,
+            cpu_percent: None,
             events_per_cgroup: None,
         }
     }

@@ -99,6 +99,7 @@ impl Agent {
             state_dir,
             latency,
             keys,
+            cpu_percent,
             events_per_cgroup,
         } = typed;
         let Flags { name: name_flag, policies: policies_flag, policy, metrics: _ } = flags;
@@ -121,6 +122,7 @@ impl Agent {
             state_dir: in_file(state_dir).unwrap_or(self.state_dir),
             latency: latency.map_or(self.latency, |at| at.value.0),
             keys: keys.map_or(self.keys, |at| at.value.0),
+            cpu_percent: cpu_percent.map(|at| at.value.0),
             events_per_cgroup: events_per_cgroup.map(|at| at.value.0),
         }
     }

@@ -80,6 +80,7 @@ fn every_key_is_read() {
         state_dir = "/s"
         latency = "5ms"
         keys = 4_096
+        cpu_percent = 7
         events_per_cgroup = 100_000
         [compiler]
         cpu = "1m"
@@ -137,6 +138,7 @@ fn every_key_is_read() {
             state_dir: "/s".into(),
             latency: Duration::from_millis(5),
             keys: 4_096,
+            cpu_percent: Some(7),
             events_per_cgroup: Some(100_000),
         }
     );
@@ -146,7 +148,7 @@ fn every_key_is_read() {
     assert_eq!(config.metrics.listen, Listen::On("0.0.0.0:1".parse().unwrap()));
     assert_eq!(config.metrics.idle_expiry, Duration::from_mins(90));
     let attach = Attach::Tracepoint { category: "block".into(), name: "block_rq_complete".into() };
-    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 22 }]);
+    assert_eq!(config.probes, [Probe { name: "rq".into(), attach, line: 23 }]);
     let policy = config.policy("my-policy");
     assert_eq!(
         policy.digest,

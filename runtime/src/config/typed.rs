@@ -79,6 +79,15 @@ section! {
         /// what it is here.
         #[default("32768")]
         pub keys: Whole<1_024, 1_048_576>,
+        /// Processor time of the agent in percent of one core: its own threads, compiling aside, and its
+        /// programs in the kernel, which the kernel measures while this is set (some tens of nanoseconds
+        /// for each run of any program of the machine). While it is exceeded, fewer and fewer events are
+        /// taken of the costliest kind, one of 2, 4, 8 and so on, and more again when it can be afforded.
+        /// Rows say so by their `weight`; who does not ask for that is told of a gap (`agent_budget`).
+        /// The log and the event `agent_budget` tell each step. Not touched are kinds that a policy with
+        /// rules in enforce mode asks for, and those that `events_per_cgroup` leaves alone.
+        #[default("no limit")]
+        pub cpu_percent: Whole<1, 6_400>,
         /// Events per second of each cgroup, of all kinds together, so that one that makes very many does
         /// not fill the ring buffer that all share. What is not used is saved for a second. Further ones
         /// are left out in the kernel and counted: policies are told (`cgroup_budget`), and the event

@@ -82,6 +82,7 @@ What is lost is told in its place: to a policy as a gap, in JSON as a line of ki
 | `queue_full` | the policy was too slow for its queue |
 | `instance_lost` | the policy failed with the batch that it had been handed |
 | `cgroup_budget` | the cgroup had made more events than `events_per_cgroup` in `[agent]` allows: they were left out in the kernel, after filter and sample; `cgroup_budget` tells which cgroup |
+| `agent_budget` | the agent had used more processor time than `cpu_percent` in `[agent]` allows: it was left out in the kernel, after filter and sample. Only who does not ask for `weight` is told, as rows with it stand for what was left out |
 ";
 
 /// The page.

@@ -1,7 +1,7 @@
 //! What the agent says of itself. A metric is written once, in the list below: from there come its
 //! field, its registration and `docs/metrics.md`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder},
@@ -119,6 +119,10 @@ impl Documented for Gauge {
     const KIND: MetricType = <Self as TypedMetric>::TYPE;
 }
 
+impl Documented for Gauge<f64, AtomicU64> {
+    const KIND: MetricType = <Self as TypedMetric>::TYPE;
+}
+
 impl Documented for Delay {
     const KIND: MetricType = <Self as TypedMetric>::TYPE;
 }
@@ -226,6 +230,12 @@ agent_metrics! {
     events: Family<KindLabels, Counter>;
     /// Events that were lost before a policy saw them, by kind and by where it happened.
     events_lost: Family<LossLabels, Counter>;
+    /// What the agent used of the processors in the last two seconds, as a share of one core: its own threads, and
+    /// its programs in the kernel. Measured while `cpu_percent` is set in `[agent]`.
+    agent_cpu_share: Gauge<f64, AtomicU64>;
+    /// Of so many events that policies ask for the agent takes one, to stay within `cpu_percent` in `[agent]`, by
+    /// kind. Kinds of which it never took fewer are not listed.
+    budget_sample: Family<KindLabels, Gauge>;
     /// Cgroups of which events were left out within the last second because they made more than
     /// `events_per_cgroup` allows.
     cgroups_over_budget: Gauge;
@@ -247,7 +257,7 @@ agent_metrics! {
     /// Calls of a policy: `configure`, `on-batch` and `on-tick`.
     calls: PerPolicy;
     /// Processor time that a policy's calls took.
-    call_cpu: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
+    call_cpu: Family<PolicyLabels, Counter<f64, AtomicU64>>, Seconds;
     /// Calls that ended in an error (trap, deadline, limit) and cost the policy's instance.
     traps: PerPolicy;
     /// Bytes of rows that wait in a policy's queue.
@@ -262,7 +272,7 @@ agent_metrics! {
     /// How often a policy reached one of its limits, by the limit's key in `[limits]`.
     limits_reached: Family<LimitLabels, Counter>;
     /// Time that a policy had to wait because it had used up its share of a core.
-    throttled: Family<PolicyLabels, Counter<f64, std::sync::atomic::AtomicU64>>, Seconds;
+    throttled: Family<PolicyLabels, Counter<f64, AtomicU64>>, Seconds;
     /// Time from an event until the policy was called with it, for the oldest event of each batch.
     delivery_delay: Family<PolicyLabels, Delay>, Seconds;
     /// Enriched fields that had no value in a row, by field and reason.
@@ -283,7 +293,7 @@ agent_metrics! {
     output_dropped: Counter;
 }
 
-impl Documented for Counter<f64, std::sync::atomic::AtomicU64> {
+impl Documented for Counter<f64, AtomicU64> {
     const KIND: MetricType = MetricType::Counter;
 }
 

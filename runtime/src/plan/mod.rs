@@ -210,6 +210,12 @@ impl Needs {
 }
 
 impl Bound {
+    /// Whether its rows say how many events each stands for.
+    #[must_use]
+    pub fn weighs(&self) -> bool {
+        self.projection.reads().any(|field| field == Enriched::Weight)
+    }
+
     /// The enriched fields that rows or filter are made from.
     pub fn reads(&self) -> impl Iterator<Item = Enriched> {
         self.projection.reads().chain(self.filter.iter().flat_map(|filter| filter.reads()))

@@ -293,7 +293,7 @@ fn the_kernel_takes_the_sample_that_all_can_do_with() {
     };
     let taken = |plans: &[&Plan]| {
         let filters = union(plans.iter().copied()).filters;
-        filters.get(&catalogue::unlink::KIND).map(|filter| (filter.sample(), filter.count))
+        filters.get(&catalogue::unlink::KIND).map(|filter| (filter.sample().asked(), filter.count))
     };
     let by_event = |every| Sample::new(every, By::Event);
     let (twelve, eight, five) =

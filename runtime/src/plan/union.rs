@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tipstaff_events::{
     catalogue,
     filter::Filter,
-    sample::{self, Sample},
+    sample::{self, Sample, Thinned},
 };
 
 use super::{Bound, EVERY_NS, Plan, Wanted};
@@ -39,8 +39,16 @@ pub struct Union {
     pub filters: Filters,
     /// How often sums are told.
     pub pace: Pace,
-    /// Kinds of which events may be left out where a cgroup makes too many of them.
+    /// Kinds of which events may be left out where there are too many of them.
     pub bounded: BTreeSet<u16>,
+}
+
+impl Union {
+    /// Takes one in 2 to the `power` of the events that would be taken of this kind.
+    pub fn thin(&mut self, kind: u16, power: u8) {
+        let filter = self.filters.entry(kind).or_default();
+        filter.sample = Thinned::new(filter.sample().asked(), power).number().into();
+    }
 }
 
 /// Everything that is collected, of all events.
@@ -78,11 +86,20 @@ fn filters<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> Filters {
     thinnable(plans).filter_map(|(kind, bound)| Some((kind, filter(&bound)?))).collect()
 }
 
-/// The kinds of which cgroups have a budget: not those on which somebody waits to act, nor what tells of
+/// What guards and the agent itself tell.
+const TOLD: [u16; 5] = [
+    catalogue::denied::KIND,
+    catalogue::dns_query::KIND,
+    catalogue::dns_answer::KIND,
+    catalogue::cgroup_budget::KIND,
+    catalogue::agent_budget::KIND,
+];
+
+/// The kinds of which events may be left out: not those on which somebody waits to act, nor what tells of
 /// actions.
 fn bounded<'a>(plans: impl Iterator<Item = &'a Plan> + Clone) -> BTreeSet<u16> {
     let is_bounded = |(kind, bound): &(u16, Vec<&Bound>)| {
-        *kind != catalogue::denied::KIND && bound.iter().all(|bound| !bound.urgent)
+        !TOLD.contains(kind) && bound.iter().all(|bound| !bound.urgent)
     };
     thinnable(plans).filter(is_bounded).map(|(kind, _)| kind).collect()
 }

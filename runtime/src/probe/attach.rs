@@ -142,7 +142,7 @@ fn attach(
         program: hook.program,
         slot: slot(hook),
         event,
-        watch: kernel.losses.watch(fd, if hook.at.loses() { part.kinds } else { &[] }),
+        watch: kernel.losses.watch(fd, part.kinds, hook.at.loses()),
     })
 }
 

@@ -6,14 +6,14 @@ use std::{collections::HashMap, io};
 use aya::maps::{Array, MapData};
 use tipstaff_events::{
     budget::{BUCKETS, BUDGET, FULL_NS, TOKEN_NS, UNBOUNDED},
-    catalogue::cgroup_budget,
+    catalogue::{agent_budget, cgroup_budget},
 };
 
 use super::{Probes, coverage::KindReport, error::ProbeError, shared::wrong};
 use crate::{clock, sys::bpf::Table};
 
 /// Kinds that the agent itself tells of.
-pub(super) const KINDS: [u16; 1] = [cgroup_budget::KIND];
+pub(super) const KINDS: [u16; 2] = [cgroup_budget::KIND, agent_budget::KIND];
 /// An empty bucket is full after this time: what is not used is saved for so long.
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -29,7 +29,9 @@ use super::{
     attach::reason,
     coverage::{Coverage, KindReport},
     error::ProbeError,
-    guard, object,
+    guard,
+    losses::Watch,
+    object,
     object::Prepared,
 };
 use crate::{
@@ -79,6 +81,7 @@ pub struct DnsGuard {
     /// Stand first: they are closed first, and with them nothing is led away any more.
     links: Vec<OwnedFd>,
     _ebpf: Ebpf,
+    _watches: Vec<Watch>,
     flows: Flows,
     counts: Array<MapData, u64>,
 }
@@ -151,7 +154,8 @@ impl Probes {
             })
             .collect::<Result<_, _>>()?;
         let counts = map::<Array<MapData, u64>>(&mut ebpf, COUNTS)?;
-        Ok(DnsGuard { links, _ebpf: ebpf, flows, counts })
+        let watches = self.kernel.losses.watch_all(&ebpf);
+        Ok(DnsGuard { links, _ebpf: ebpf, _watches: watches, flows, counts })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Events that the kernel's side lost: what the programs counted, and what the kernel counts when
-//! it does not run a program.
+//! it does not run a program. And how long it runs each, where it measures that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,17 +7,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::{Array, MapData};
-use tipstaff_events::wire::{CAUSES, LOST_CGROUP_BUDGET, LOST_MAP, LOST_MISSED, LOST_RING};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use tipstaff_events::wire::{
+    CAUSES, LOST_AGENT_BUDGET, LOST_CGROUP_BUDGET, LOST_MAP, LOST_MISSED, LOST_RING,
+};
 
-use crate::{queue::Cause, sys::bpf};
+use crate::{
+    queue::Cause,
+    sys::bpf::{self, Runs},
+};
 
 /// What the causes in the map `LOST` are called outside.
-const MAP_CAUSES: [(u16, Cause); 4] = [
+const MAP_CAUSES: [(u16, Cause); 5] = [
     (LOST_RING, Cause::RingFull),
     (LOST_MISSED, Cause::ProgramMissed),
     (LOST_MAP, Cause::MapFull),
     (LOST_CGROUP_BUDGET, Cause::CgroupBudget),
+    (LOST_AGENT_BUDGET, Cause::AgentBudget),
 ];
 
 /// Reads the counters. Cheap to clone, and usable while families are loaded and unloaded.
@@ -42,14 +51,21 @@ struct Misses {
 struct Running {
     program: OwnedFd,
     kinds: Vec<u16>,
+    /// Whether an event is lost where it is not run.
+    loses: bool,
 }
 
 impl Running {
-    fn misses(&self) -> u64 {
-        bpf::recursion_misses(self.program.as_fd()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the misses of a program cannot be read");
-            0
+    fn runs(&self) -> Runs {
+        bpf::runs(self.program.as_fd()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what the kernel counts of a program cannot be read");
+            Runs::default()
         })
+    }
+
+    /// The kinds that lose an event whenever it is not run.
+    fn losing(&self) -> &[u16] {
+        if self.loses { &self.kinds } else { &[] }
     }
 }
 
@@ -68,12 +84,14 @@ impl Losses {
         self.0.misses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn watch(&self, program: OwnedFd, kinds: &[u16]) -> Watch {
+    /// Watches a program of these kinds; `loses`: whether an event is lost where it is not run.
+    pub(super) fn watch(&self, program: OwnedFd, kinds: &[u16], loses: bool) -> Watch {
         let mut misses = self.misses();
         let key = misses.next;
         misses.next += 1;
-        misses.running.insert(key, Running { program, kinds: kinds.to_vec() });
-        misses.seen.extend(kinds);
+        let running = Running { program, kinds: kinds.to_vec(), loses };
+        misses.seen.extend(running.losing());
+        misses.running.insert(key, running);
         Watch { losses: self.clone(), key }
     }
 
@@ -83,9 +101,12 @@ impl Losses {
         let misses = self.misses();
         let mut not_run = misses.past.clone();
         for running in misses.running.values() {
-            let count = running.misses();
+            let kinds = running.losing();
+            let count = if kinds.is_empty() { 0 } else { running.runs().misses };
             if count > 0 {
-                running.kinds.iter().for_each(|&kind| *not_run.entry(kind).or_default() += count);
+                for &kind in kinds {
+                    *not_run.entry(kind).or_default() += count;
+                }
             }
         }
         for &kind in &misses.seen {
@@ -103,12 +124,42 @@ impl Losses {
     }
 }
 
+/// How long a program ran in all, while the kernel measured it.
+pub(super) struct RunTime {
+    /// Which program.
+    pub key: u64,
+    /// Kinds that it is for.
+    pub kinds: Vec<u16>,
+    pub nanoseconds: u64,
+}
+
+impl Losses {
+    /// How long each program that is watched ran.
+    pub(super) fn run_times(&self) -> Vec<RunTime> {
+        let misses = self.misses();
+        let time = |(&key, running): (&u64, &Running)| RunTime {
+            key,
+            kinds: running.kinds.clone(),
+            nanoseconds: running.runs().nanoseconds,
+        };
+        misses.running.iter().map(time).collect()
+    }
+
+    /// Watches programs for how long they run: none of these loses events.
+    pub(super) fn watch_all(&self, ebpf: &Ebpf) -> Vec<Watch> {
+        let programs = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        let owned = programs.filter_map(|program| program.as_fd().try_clone_to_owned().ok());
+        owned.map(|program| self.watch(program, &[], false)).collect()
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut misses = self.losses.misses();
         let Some(running) = misses.running.remove(&self.key) else { return };
-        let count = running.misses();
-        for &kind in &running.kinds {
+        let kinds = running.losing();
+        let count = if kinds.is_empty() { 0 } else { running.runs().misses };
+        for &kind in kinds {
             *misses.past.entry(kind).or_default() += count;
         }
     }

@@ -14,6 +14,7 @@ mod aggregate;
 mod attach;
 pub mod btf;
 mod budget;
+mod costs;
 mod coverage;
 mod dns;
 mod error;
@@ -48,6 +49,7 @@ use crate::{
 
 pub use aggregate::{Aggregates, KEYS};
 pub use budget::Spent;
+pub use costs::RunTimes;
 pub use coverage::{Coverage, KindReport, Rejected, Report};
 pub use dns::{DnsCalls, DnsGuard, Flows};
 pub use error::ProbeError;
@@ -60,6 +62,7 @@ pub use shared::{Hidden, RingSizes};
 use attach::Attached;
 use btf::Btf;
 use budget::Budgets;
+use costs::Costs;
 use family::{FAMILIES, Part};
 use kernel::Kernel;
 use object::Prepared;
@@ -80,6 +83,7 @@ pub struct Probes {
     handover: Handover,
     keys: u32,
     budgets: Budgets,
+    costs: Option<Costs>,
 }
 
 /// What is loaded as one.
@@ -156,6 +160,7 @@ impl Probes {
             handover,
             keys: KEYS,
             budgets,
+            costs: None,
         })
     }
 
@@ -276,7 +281,7 @@ impl Probes {
         let object = [Prepared::new(guard::OBJECT, self.kernel.btf()?, &[])?];
         let ebpf = object::load(&object, &self.shared).remove(0);
         self.kernel.forget();
-        NetworkGuard::new(ebpf?, cgroup, number, mode)
+        NetworkGuard::new(ebpf?, cgroup, number, mode, &self.kernel.losses)
     }
 
     fn load_objects(&mut self, wanted: &Wanted) -> Result<(), ProbeError> {

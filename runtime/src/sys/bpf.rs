@@ -27,7 +27,8 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 /// Bytes of `struct bpf_prog_info` up to and with `recursion_misses`. The kernel fills in as much
 /// as it has and leaves the rest.
 const INFO_BYTES: u32 = 224;
-/// Offset of `recursion_misses` (u64).
+/// Offsets of `run_time_ns` and `recursion_misses` (u64).
+const RUN_TIME: usize = 192;
 const RECURSION_MISSES: usize = 208;
 
 /// Types of maps that have a value for each CPU: hash, array, hash that forgets.
@@ -41,12 +42,21 @@ struct InfoAttributes {
     info: u64,
 }
 
-/// How often the program was due and was not run, because it, or another on the same kind of hook,
-/// was running on that CPU. 0 before Linux 5.12, which does not count.
-pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+/// What the kernel counts of a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How long it ran, while that was measured.
+    pub nanoseconds: u64,
+    /// How often it was due and was not run, because it, or another on the same kind of hook, was
+    /// running on that CPU. 0 before Linux 5.12, which does not count.
+    pub misses: u64,
+}
+
+/// What the kernel counted of a program since it was loaded.
+pub fn runs(program: BorrowedFd<'_>) -> io::Result<Runs> {
     let mut found = [0_u64; INFO_BYTES as usize / 8];
     info(program, &mut found)?;
-    Ok(found[RECURSION_MISSES / 8])
+    Ok(Runs { nanoseconds: found[RUN_TIME / 8], misses: found[RECURSION_MISSES / 8] })
 }
 
 /// What the kernel says of an object, as far as there is room. All of it is zero before.

@@ -27,7 +27,8 @@ export class Policy {
   /**
    * Events were lost, and what was counted meanwhile is too low: `kind`, `lost`, `firstNs`, `lastNs`,
    * `cause` (1 ring full, 2 program missed, 3 map full, 4 queue of this policy full, 5 budget of a
-   * cgroup spent, 6 instance of this policy lost; there may be more).
+   * cgroup spent, 6 instance of this policy lost, 7 left out to save the agent's time, which is not
+   * told to who asks for `weight`; there may be more).
    */
   lost(gap) {}
 }

@@ -183,6 +183,7 @@ pub struct Gap {
     /// Not after this time.
     pub last_ns: u64,
     /// Where: 1 ring full, 2 program missed, 3 map full, 4 queue of this policy full, 5 budget of a
-    /// cgroup spent, 6 instance of this policy lost. There may be more.
+    /// cgroup spent, 6 instance of this policy lost, 7 left out to save the agent's time (not told to
+    /// who asks for `weight`). There may be more.
     pub cause: u32,
 }

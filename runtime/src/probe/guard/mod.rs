@@ -28,7 +28,12 @@ use tipstaff_events::{
 pub use count::{Counted, RuleCount};
 pub use known::Known;
 
-use super::{attach::reason, coverage::KindReport, error::ProbeError};
+use super::{
+    attach::reason,
+    coverage::KindReport,
+    error::ProbeError,
+    losses::{Losses, Watch},
+};
 use crate::{
     clock,
     guard::{GuardMode, Table, Verdict, nanoseconds},
@@ -71,6 +76,7 @@ pub struct NetworkGuard {
     known: Known,
     /// Holds the programs, which are gone from the kernel with this.
     _ebpf: Ebpf,
+    _watches: Vec<Watch>,
     cgroup: PathBuf,
     installed: Option<Installed>,
     /// Generation of the newest table.
@@ -92,6 +98,7 @@ impl NetworkGuard {
         cgroup: &Path,
         number: u32,
         mode: GuardMode,
+        losses: &Losses,
     ) -> Result<Self, ProbeError> {
         let failed = |reason: String| ProbeError::Guard { cgroup: cgroup.to_owned(), reason };
         let directory = open(cgroup).map_err(failed)?;
@@ -114,6 +121,7 @@ impl NetworkGuard {
             links,
             maps,
             known,
+            _watches: losses.watch_all(&ebpf),
             _ebpf: ebpf,
             cgroup: cgroup.to_owned(),
             installed: None,

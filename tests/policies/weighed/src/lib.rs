@@ -1,4 +1,4 @@
-//! Counts rows and their weights, what was lost, and which cgroups had spent their budget.
+//! Counts rows and their weights, what was lost, and which cgroups had spent their budget, and the agent.
 #![forbid(unsafe_code)]
 
 use tipstaff::{Counter, Event, Gap, On, Policy};
@@ -16,6 +16,15 @@ struct CgroupBudget<'a> {
     per_second: u32,
     path: Option<&'a str>,
     cgroup: u64,
+}
+
+#[derive(Event)]
+#[event(kind = "agent_budget")]
+struct AgentBudget<'a> {
+    event: &'a str,
+    every: u32,
+    used: u32,
+    allowed: u32,
 }
 
 struct Weighed {
@@ -57,4 +66,14 @@ impl On<CgroupBudget<'_>> for Weighed {
     }
 }
 
-tipstaff::export!(Weighed: Unlink, CgroupBudget<'_>);
+impl On<AgentBudget<'_>> for Weighed {
+    fn on(&mut self, _time_ns: u64, budget: AgentBudget<'_>) {
+        let (every, allowed) = (budget.every.to_string(), budget.allowed.to_string());
+        let is_over = if budget.used > budget.allowed { "true" } else { "false" };
+        let labels =
+            [("event", budget.event), ("every", &every), ("allowed", &allowed), ("over", is_over)];
+        Counter::new("weighed_steps_total", &labels).add(1);
+    }
+}
+
+tipstaff::export!(Weighed: Unlink, CgroupBudget<'_>, AgentBudget<'_>);
