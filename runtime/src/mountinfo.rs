@@ -51,26 +51,62 @@ fn v2_of(mounts: &[Mount]) -> Option<&Path> {
 /// Lines that are none are left out.
 #[must_use]
 pub fn parse(text: &[u8]) -> Vec<Mount> {
-    let line = |line: &[u8]| {
+    let lines = text.split(|&byte| byte == b'\n').filter_map(Line::parse);
+    lines.map(|line| line.mount()).collect()
+}
+
+/// A line of the list, as it stands there.
+pub(crate) struct Line<'a> {
+    pub(crate) id: u32,
+    pub(crate) device: (u32, u32),
+    root: &'a [u8],
+    point: &'a [u8],
+    file_system: &'a [u8],
+    options: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// `None`: it is none.
+    pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
-        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
         let number = |field: &[u8]| str::from_utf8(field).ok()?.parse::<u32>().ok();
         let device: Vec<&[u8]> = fields.get(2)?.split(|&byte| byte == b':').collect();
-        Some(Mount {
+        Some(Self {
             id: number(fields[0])?,
             device: (number(device[0])?, number(device.get(1)?)?),
-            root: unescape(fields.get(3)?),
-            point: unescape(fields.get(4)?),
-            file_system: text(fields.get(dash + 1)?),
-            options: text(fields.get(dash + 3)?),
+            root: fields.get(3)?,
+            point: fields.get(4)?,
+            file_system: fields.get(dash + 1)?,
+            options: fields.get(dash + 3)?,
         })
-    };
-    text.split(|&byte| byte == b'\n').filter_map(line).collect()
+    }
+
+    pub(crate) fn mount(&self) -> Mount {
+        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+        Mount {
+            id: self.id,
+            device: self.device,
+            root: unescape(self.root).into(),
+            point: unescape(self.point).into(),
+            file_system: text(self.file_system),
+            options: text(self.options),
+        }
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn point(&self) -> OsString {
+        unescape(self.point)
+    }
+
+    /// Type of the file system.
+    pub(crate) fn file_system(&self) -> &'a [u8] {
+        self.file_system
+    }
 }
 
 /// A path as mountinfo writes it: `\040` is a space.
-fn unescape(path: &[u8]) -> PathBuf {
+fn unescape(path: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, behind)) = rest.split_first() {
@@ -88,7 +124,7 @@ fn unescape(path: &[u8]) -> PathBuf {
             }
         }
     }
-    OsString::from_vec(plain).into()
+    OsString::from_vec(plain)
 }
 
 #[cfg(test)]

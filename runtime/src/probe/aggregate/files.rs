@@ -1,11 +1,11 @@
 //! The maps of `io_stats`.
 
-use std::{io, mem::offset_of, os::unix::ffi::OsStrExt as _};
+use std::{io, mem::offset_of};
 
 use aya::Ebpf;
 use tipstaff_events::{
     aggregate::{IO, IoKey, IoSums},
-    catalogue::{IO_OPERATION, IoStats, io_stats},
+    catalogue::{FILE_TYPE, IO_OPERATION, IoStats, io_stats},
     index,
 };
 
@@ -25,6 +25,10 @@ const BUCKETS_AT: usize = offset_of!(IoSums, buckets) / size_of::<u64>();
 
 /// Operations of which is not known how many bytes they move.
 const UNKNOWN: [u8; 2] = [index(IO_OPERATION, "submit"), index(IO_OPERATION, "map")];
+
+/// What lies on mounts of the kernel's own, which nobody has.
+const NEVER_MOUNTED: [u8; 3] =
+    [index(FILE_TYPE, "pipe"), index(FILE_TYPE, "socket"), index(FILE_TYPE, "unknown")];
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -54,7 +58,7 @@ impl Maps for Io {
         let (mut found, mut used) = (Vec::new(), Vec::new());
         let all = sums.read_all(processes, |processes, key, numbers| {
             let (mount, device) = mounted(key);
-            if mount != 0 {
+            if mount != 0 && !NEVER_MOUNTED.contains(&key[offset_of!(IoKey, file)]) {
                 used.push((pid(key), (mount, device)));
             }
             found.push((processes.header(pid(key)), *key, *numbers));
@@ -101,11 +105,8 @@ fn write(
     }
     match mounts.find((mount, device)) {
         Some(found) => {
-            row.push(
-                offset_of!(Row, mountpoint),
-                found.point.as_os_str().as_bytes().iter().copied(),
-            );
-            row.push(offset_of!(Row, fstype), found.file_system.bytes());
+            row.push(offset_of!(Row, mountpoint), found.point.iter().copied());
+            row.push(offset_of!(Row, fstype), found.file_system.iter().copied());
         }
         None => absent |= io_stats::mountpoint | io_stats::fstype,
     }
