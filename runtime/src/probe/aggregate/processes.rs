@@ -45,7 +45,8 @@ impl Processes {
     /// from now on.
     pub(super) fn ended(&mut self) -> io::Result<Pids> {
         self.read_headers()?;
-        let all: Pids = self.seen.drain().chain(self.headers.keys().copied()).collect();
+        // What was seen stays until the next reading has succeeded: who has no header is found nowhere else.
+        let all: Pids = self.seen.iter().chain(self.headers.keys()).copied().collect();
         Ok(all.into_iter().filter(|pid| self.has_ended(*pid)).collect())
     }
 

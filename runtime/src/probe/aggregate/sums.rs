@@ -93,8 +93,11 @@ impl<const KEY: usize, const N: usize> Sums<KEY, N> {
     /// Takes out the key of a process that has ended: what was added to the very end, given what was read
     /// last.
     pub(super) fn take(&mut self, key: [u8; KEY], read: [u64; N]) -> Option<[u64; N]> {
+        let Ok(taken) = self.table.as_ref().map_or(Ok(None), |table| table.take(&key)) else {
+            // It is still there: the next reading begins where this one ended.
+            return self.since(key, read);
+        };
         let before = self.before.remove(&key).unwrap_or([0; N]);
-        let taken = self.table.as_ref().and_then(|table| table.take(&key).ok().flatten());
         difference(taken.map_or(read, |values| add_up(&values)), before)
     }
 
