@@ -219,10 +219,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(done) => done,
         Err(error) => return refused(error),
     };
-    let sums = Sums { denied: tally.denied("denied"), would_deny: tally.denied("would_deny") };
+    let (denied, would_deny) = (tally.denied("denied"), tally.denied("would_deny"));
+    let sums = Sums { denied: denied.unwrap_or(0), would_deny: would_deny.unwrap_or(0) };
     let summary = summary(&metrics.families(), &Totals::of(&counts, &kinds), report.style);
     report.finish(sums, summary);
-    if args.fail_on_block && sums.denied > 0 {
+    // What is not known is no proof that nothing was denied.
+    if args.fail_on_block && denied != Some(0) {
         return Ok(BLOCKED.into());
     }
     supervisor.end_as(ended);
@@ -235,7 +237,7 @@ struct Tally(Arc<Exposition>);
 
 impl Tally {
     /// Calls and queries that rules denied, or would have (`would_deny`).
-    fn denied(&self, verdict: &str) -> u64 {
+    fn denied(&self, verdict: &str) -> Option<u64> {
         self.sum("tipstaff_denials_total{", &[&format!("verdict={verdict:?}")])
     }
 
@@ -243,15 +245,19 @@ impl Tally {
     fn has_denying_rules(&self) -> bool {
         ["action=\"set-table\"", "action=\"add\""]
             .iter()
-            .any(|action| self.sum("tipstaff_actions_total{", &[action, "outcome=\"done\""]) > 0)
+            // Where it is not known, they may be there.
+            .any(|action| {
+                self.sum("tipstaff_actions_total{", &[action, "outcome=\"done\""]) != Some(0)
+            })
     }
 
-    fn sum(&self, family: &str, labels: &[&str]) -> u64 {
-        let text = self.0.text().unwrap_or_default();
+    /// `None`: nobody knows.
+    fn sum(&self, family: &str, labels: &[&str]) -> Option<u64> {
+        let text = self.0.text().ok()?;
         let lines = text.lines().filter(|line| line.starts_with(family));
         lines
             .filter(|line| labels.iter().all(|label| line.contains(label)))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
 }
@@ -339,7 +345,10 @@ impl Work {
             tell_left(&left);
         }
         if let Some(keeper) = keeper {
-            keeper.release().context("the keeper cannot be waited for")?;
+            // The command has run: its end is what counts.
+            if let Err(error) = keeper.release() {
+                tracing::warn!("the keeper cannot be waited for: {error}");
+            }
         }
         Ok(Done { ended: result?, supervisor })
     }

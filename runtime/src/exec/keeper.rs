@@ -15,6 +15,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use rustix::{
 
 use super::{
     KEEPER_COMMAND, THIS_PROGRAM,
-    scope::{Scope, named},
+    scope::{LOOK_EVERY, Scope, named},
 };
 use crate::sys::signals;
 
@@ -184,9 +185,18 @@ pub fn keep(cgroup: &Path, on_death: OnDeath, say: impl Fn(&str)) -> io::Result<
                 named(&processes)
             ));
         }
-        scope.kill(PATIENCE, || {
-            say(&format!("these do not die: {}", named(&scope.processes())));
-        })?;
+        // Until it is removed: somebody may be entering it, who then finds no cgroup and does not start.
+        loop {
+            scope.kill(PATIENCE, || {
+                say(&format!("these do not die: {}", named(&scope.processes())));
+            })?;
+            match scope.try_remove() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                result => return result,
+            }
+        }
     }
     if scope.is_populated().unwrap_or(false) {
         say(&format!(

@@ -23,7 +23,7 @@ use super::anchor::{FOLDER, PREFIX, anchor, is_roots};
 use crate::{escape, mountinfo};
 
 /// How often to look where the kernel does not tell.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long others may hold the lock of the folder, each for a moment.
 const LOCKED: Duration = Duration::from_secs(5);
 /// How long the kernel may take to let an empty cgroup go.
@@ -232,16 +232,24 @@ impl Scope {
     pub fn remove(self) -> io::Result<()> {
         let since = Instant::now();
         loop {
-            match remove(&self.path) {
+            match self.try_remove() {
                 // The kernel may still be busy with the last process.
                 Err(error)
                     if error.kind() == io::ErrorKind::ResourceBusy && since.elapsed() < REMOVAL =>
                 {
                     std::thread::sleep(LOOK_EVERY);
                 }
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => break,
+                result => return result,
             }
+        }
+    }
+
+    /// Removes it like [`Self::remove`], but does not wait for who has just gone; busy where somebody is in
+    /// it.
+    pub fn try_remove(&self) -> io::Result<()> {
+        match remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         if let Some(folder) = self.path.parent() {
             // Others may be in it.
