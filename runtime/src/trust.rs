@@ -111,6 +111,12 @@ impl TrustError {
         matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the system could not do it, for a reason that may be gone the next time.
+    pub(crate) fn is_the_systems(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.raw_os_error().is_some())
+            && !self.is_missing()
+    }
+
     pub(crate) fn io(path: &Path, action: &'static str, error: impl Into<io::Error>) -> Self {
         Self::Io { path: path.to_owned(), action, error: error.into() }
     }

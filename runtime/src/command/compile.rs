@@ -15,15 +15,18 @@ pub struct Args {
     /// Memory that it may take
     #[arg(long, value_name = "BYTES")]
     memory: u64,
+    /// Wall time that it may take
+    #[arg(long, value_name = "SECONDS")]
+    wall: u64,
 }
 
 /// Compiles, and prints one line of JSON and the compiled code.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let Args { cpu, memory } = *args;
+    let Args { cpu, memory, wall } = *args;
     compile::child(&CompileLimits {
         cpu: Duration::from_secs(cpu),
         memory,
-        ..CompileLimits::default()
+        wall: Duration::from_secs(wall),
     })
     .context("cannot compile")?;
     Ok(ExitCode::SUCCESS)

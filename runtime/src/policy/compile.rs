@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Once,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -57,8 +58,13 @@ impl Default for CompileLimits {
 
 impl CompileLimits {
     fn seconds(&self) -> u64 {
-        self.cpu.as_secs() + u64::from(self.cpu.subsec_nanos() > 0)
+        seconds(self.cpu)
     }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Said once.
@@ -167,17 +173,18 @@ fn run(
     input.write_all(bytes)?;
     input.rewind()?;
     sys::descriptors::close_on_exec()?;
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .arg("compile")
         .arg(format!("--cpu={}", limits.seconds()))
         .arg(format!("--memory={}", limits.memory))
+        .arg(format!("--wall={}", seconds(limits.wall)))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(output.try_clone()?))
         .stderr(Stdio::from(errors.try_clone()?))
         .spawn()?;
-    let status = wait(&mut child, limits.wall)?;
+    let status = wait(child, limits.wall)?;
 
     output.rewind()?;
     let mut answer = Vec::new();
@@ -208,6 +215,9 @@ fn how_it_ended(status: Option<ExitStatus>, limits: &CompileLimits, last: &str) 
     };
     match status {
         None => too_long(&format!("{:?} of wall time", limits.wall)),
+        Some(status) if status.signal() == Some(Signal::ALARM.as_raw()) => {
+            too_long(&format!("{:?} of wall time", limits.wall))
+        }
         Some(status) if status.signal() == Some(Signal::XCPU.as_raw()) => {
             too_long(&format!("{} s of processor time", limits.seconds()))
         }
@@ -223,13 +233,21 @@ fn memory(name: &str) -> io::Result<File> {
 }
 
 /// Waits until the child ends. Kills it when its time is over, or when it cannot be waited for.
-fn wait(child: &mut Child, wall: Duration) -> io::Result<Option<ExitStatus>> {
-    let ended = ends_in_time(child, wall);
+fn wait(mut child: Child, wall: Duration) -> io::Result<Option<ExitStatus>> {
+    let ended = ends_in_time(&child, wall);
     if matches!(ended, Ok(true)) {
         return child.wait().map(Some);
     }
-    child.kill()?;
-    child.wait()?;
+    if let Err(error) = child.kill() {
+        tracing::error!(
+            pid = child.id(), %error,
+            "the compiler child cannot be killed, it ends by its own alarm; give the agent CAP_KILL"
+        );
+        // Nobody else waits for it.
+        thread::Builder::new().name("compiled".into()).spawn(move || child.wait())?;
+    } else {
+        child.wait()?;
+    }
     ended.map(|_| None)
 }
 

@@ -52,6 +52,15 @@ pub fn catch(signals: &[Signal]) -> io::Result<OwnedFd> {
     Ok(notes)
 }
 
+/// Ends this process after so many seconds, by a signal.
+pub fn set_alarm(seconds: u64) -> io::Result<()> {
+    set(Signal::ALARM, libc::SIG_DFL)?;
+    let seconds = libc::c_uint::try_from(seconds).unwrap_or(libc::c_uint::MAX);
+    // SAFETY: it has no argument but a number, and changes no memory of ours.
+    unsafe { libc::alarm(seconds) };
+    Ok(())
+}
+
 /// The signals that were caught since.
 pub fn read(notes: &OwnedFd) -> Vec<Caught> {
     let mut bytes = [0; 128];

@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use super::CompileLimits;
+use super::{CompileLimits, seconds};
 use crate::sys;
 
 /// Address space, in bytes. Wasmtime reserves 4 GiB for each linear memory without using it.
@@ -44,6 +44,8 @@ pub fn confine(limits: &CompileLimits) -> io::Result<Option<String>> {
     ] {
         setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })?;
     }
+    // It ends by itself also where its parent has no right to kill who became nobody.
+    sys::signals::set_alarm(seconds(limits.wall) + 1)?;
     nice(10)?;
     // Landlock knows TCP only. Without root this is not allowed, and not needed: then the child has
     // no more rights than the user who runs the agent.

@@ -65,8 +65,11 @@ impl Entry {
                 if !error.is_missing() {
                     tracing::warn!("a compiled policy is made anew: {error}");
                 }
-                for path in [&self.note, &self.code] {
-                    let _ = fs::remove_file(path);
+                // What could not be read for a moment may be good.
+                if !error.is_the_systems() {
+                    for path in [&self.note, &self.code] {
+                        let _ = fs::remove_file(path);
+                    }
                 }
                 None
             }
@@ -88,9 +91,12 @@ impl Entry {
         // Put in place when all is there: nobody sees half of it, and what others have mapped stays.
         let mut file = new()?;
         let digest = Digest::of_copy(code, &mut file)?;
+        // What is mapped must be what was checked also when its pages were given up and are read again.
+        file.as_file().sync_all()?;
         file.persist(&self.code)?;
         let mut file = new()?;
         file.write_all(&serde_json::to_vec(&Note { code: digest, manifest })?)?;
+        file.as_file().sync_all()?;
         file.persist(&self.note)?;
         prune(&self.directory, KEPT)
     }
