@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use support::{can_probe, shipped::shipped, until};
+use support::{can_probe, copy_program, fixture, shipped::shipped, until};
 use tempfile::TempDir;
 
 /// What curl says of a call that is denied.
@@ -250,4 +250,39 @@ fn another_session_and_another_parent_are_no_way_out() {
     let output = run(place.exec(&["--enforce"], &script));
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert_eq!(place.written("codes"), format!("{DENIED}\n"), "{}", errors(&output));
+}
+
+#[test]
+fn rules_that_come_and_go_often_still_come() {
+    if !can_probe("rules_that_come_and_go_often_still_come") {
+        return;
+    }
+    let place = Place::new();
+    let upon = place.path("upon");
+    copy_program("/bin/true", &upon);
+    let text = format!(
+        "[agent]\ncache_dir = {:?}\n[guard]\nactions_per_minute = 1000\nbreaker = 1000\n[policy.guarded]\n\
+         grants = [\"guard-network\"]\nunpinned = true\nlimits.actions_per_minute = 1000\n[policy.guarded.settings]\n\
+         scope = \"command\"\ntable = \"default allow\\ndeny connect tcp 127.0.0.1 {}\"\nupon = {upon:?}\nthen = \"flicker\"\n",
+        place.path("cache").display().to_string(),
+        place.denied
+    );
+    fs::write(place.path("tipstaff.toml"), text).expect("written");
+    let deploy = place.path("deploy.sh");
+    // The last of its actions denies the other server, too.
+    let script = format!(
+        "#!/bin/sh\n{upon}\ntries=0\nuntil ! {curl}; do tries=$((tries + 1)); [ $tries -lt 600 ] || exit 9; sleep 0.1; done\n",
+        upon = upon.display(),
+        curl = format!("curl -s -o /dev/null --max-time 20 http://127.0.0.1:{}/", place.allowed),
+    );
+    fs::write(&deploy, script).expect("written");
+    fs::set_permissions(&deploy, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tipstaff"));
+    command
+        .args(["exec", "--enforce", "--user", "root", "--config"])
+        .arg(place.path("tipstaff.toml"));
+    command.arg("--policy").arg(fixture("guarded")).arg("--").arg(deploy).stdin(Stdio::null());
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(!errors(&output).contains("Argument list too long"), "{}", errors(&output));
 }

@@ -16,7 +16,7 @@ use super::{Keep, names::Names};
 use crate::{
     guard::{GuardMode, Scope, Table, Verdict},
     outcome::{AgentMetrics, DenialLabels},
-    probe::{NetworkGuard, ProbeError, Probes},
+    probe::{NetworkGuard, ProbeError, Probes, RuleCount},
 };
 
 /// Reading what was denied takes no more than this part of the time.
@@ -28,6 +28,9 @@ pub(super) type Key = (String, Scope);
 /// See the module's documentation.
 pub(super) struct Force {
     guards: BTreeMap<Key, Installed>,
+    /// Out of force, and still attached, as somebody else keeps the links: for the next tables of their
+    /// cgroups, which take 64 programs of a sort.
+    resting: Vec<(u64, NetworkGuard)>,
     names: Names,
     keep: Option<Keep>,
     counts: Arc<AgentMetrics>,
@@ -44,6 +47,8 @@ struct Installed {
     names_denied: Arc<AtomicU64>,
     /// Inode of its cgroup: another one may have its path later.
     inode: u64,
+    /// Whether somebody else keeps its links, too.
+    is_kept: bool,
     denied: u64,
     would_deny: u64,
     /// When it is read again what was denied.
@@ -53,7 +58,8 @@ struct Installed {
 impl Force {
     pub fn new(keep: Option<Keep>, counts: &Arc<AgentMetrics>) -> Self {
         let names = Names::new(keep.clone());
-        Self { guards: BTreeMap::new(), names, keep, counts: Arc::clone(counts) }
+        let (guards, resting) = (BTreeMap::new(), Vec::new());
+        Self { guards, resting, names, keep, counts: Arc::clone(counts) }
     }
 
     /// Number of tables.
@@ -75,32 +81,69 @@ impl Force {
         let inode = fs::metadata(directory).map_err(|error| error.to_string())?.ino();
         if self.guards.get(key).is_some_and(|installed| installed.inode != inode) {
             // It is of a cgroup that is gone.
-            self.let_go(key);
+            self.let_go(key)?;
         }
         let is_new = !self.guards.contains_key(key);
         if is_new {
-            let guard = probes.guard_network(directory, number, mode).map_err(told)?;
-            self.names.joins(key, directory, guard.known())?;
-            let installed = Installed {
-                guard,
-                number,
-                mode,
-                table: Table::new(Verdict::Allow),
-                names_denied: Arc::default(),
-                inode,
-                denied: 0,
-                would_deny: 0,
-                count_at: Instant::now(),
-            };
+            let installed = self.guard(directory, inode, number, mode, probes)?;
+            let known = installed.guard.known();
             self.guards.insert(key.clone(), installed);
+            if let Err(error) = self.names.joins(key, directory, known) {
+                return Err(self.give_up(key, error));
+            }
         }
-        let result = self.replace(key, directory, mode, table, probes, is_new);
-        match &result {
+        match self.replace(key, directory, mode, table, probes, is_new) {
             Ok(()) => self.count(key),
-            Err(_) if is_new => self.let_go(key),
-            Err(_) => self.names.tidy(),
+            Err(error) if is_new => return Err(self.give_up(key, error)),
+            Err(error) => {
+                self.names.tidy();
+                return Err(error);
+            }
         }
-        result
+        Ok(())
+    }
+
+    /// A guard at a cgroup: one that rests there, or a new one.
+    fn guard(
+        &mut self,
+        directory: &Path,
+        inode: u64,
+        number: u32,
+        mode: GuardMode,
+        probes: &mut Probes,
+    ) -> Result<Installed, String> {
+        let resting = self.resting.iter().position(|(of, _)| *of == inode);
+        let is_kept = resting.is_some();
+        let (guard, (denied, would_deny)) = match resting {
+            None => (probes.guard_network(directory, number, mode).map_err(told)?, (0, 0)),
+            Some(at) => {
+                let guard = &mut self.resting[at].1;
+                guard.set_number(number).map_err(told)?;
+                // Those of the tables before were counted.
+                let before = totals(guard).map_err(told)?;
+                (self.resting.swap_remove(at).1, before)
+            }
+        };
+        Ok(Installed {
+            guard,
+            number,
+            mode,
+            table: Table::new(Verdict::Allow),
+            names_denied: Arc::default(),
+            inode,
+            is_kept,
+            denied,
+            would_deny,
+            count_at: Instant::now(),
+        })
+    }
+
+    /// What failed, and what became of the guard that was to do it.
+    fn give_up(&mut self, key: &Key, error: String) -> String {
+        match self.let_go(key) {
+            Ok(()) => error,
+            Err(more) => format!("{error}; {more}"),
+        }
     }
 
     fn replace(
@@ -126,9 +169,12 @@ impl Force {
                 Err(back) => format!("{error}; the table before is now in {mode} mode: {back}"),
             });
         }
-        if is_new && let Some(Keep(keep)) = &self.keep {
+        if !installed.is_kept
+            && let Some(Keep(keep)) = &self.keep
+        {
             let links: Vec<_> = guard.links().collect();
             keep(&links).map_err(|error| format!("nobody keeps it if the agent dies: {error}"))?;
+            installed.is_kept = true;
         }
         guard.set_mode(mode).map_err(told)?;
         (installed.mode, installed.table) = (mode, table.clone());
@@ -175,15 +221,22 @@ impl Force {
     }
 
     /// Takes a table out of force. Nothing is denied afterwards, also where someone else keeps the links.
-    pub fn let_go(&mut self, key: &Key) {
+    pub fn let_go(&mut self, key: &Key) -> Result<(), String> {
         self.count(key);
-        let Some(Installed { mut guard, .. }) = self.guards.remove(key) else { return };
+        let Some(Installed { mut guard, inode, is_kept, .. }) = self.guards.remove(key) else {
+            return Ok(());
+        };
         self.names.leaves(key);
-        if self.keep.is_some()
-            && let Err(error) = guard.install(&Table::new(Verdict::Allow))
-        {
-            tracing::error!(policy = key.0, scope = %key.1, "rules stay until the command ends: {error}");
+        if !is_kept {
+            return Ok(());
         }
+        let rests =
+            guard.rest().map_err(|error| format!("rules stay until the command ends: {error}"));
+        self.resting.push((inode, guard));
+        if let Err(error) = &rests {
+            tracing::error!(policy = key.0, scope = %key.1, "{error}");
+        }
+        rests
     }
 
     /// Counts what was denied. The tables whose cgroups are gone.
@@ -212,8 +265,8 @@ impl Force {
     fn count(&mut self, key: &Key) {
         let Some(installed) = self.guards.get_mut(key) else { return };
         let begun = Instant::now();
-        let counts = match installed.guard.counts() {
-            Ok(counts) => counts,
+        let (by_address, would_deny) = match totals(&installed.guard) {
+            Ok(totals) => totals,
             Err(error) => {
                 tracing::warn!(policy = key.0, scope = %key.1, "{error}");
                 return;
@@ -221,9 +274,7 @@ impl Force {
         };
         // A table of ten thousand rules takes some milliseconds.
         installed.count_at = Instant::now() + COUNT_SHARE * begun.elapsed();
-        let by_name = installed.names_denied.load(Ordering::Relaxed);
-        let denied = by_name + counts.iter().map(|count| count.denied).sum::<u64>();
-        let would_deny: u64 = counts.iter().map(|count| count.would_deny).sum();
+        let denied = by_address + installed.names_denied.load(Ordering::Relaxed);
         let told = [
             ("denied", &mut installed.denied, denied),
             ("would_deny", &mut installed.would_deny, would_deny),
@@ -237,6 +288,13 @@ impl Force {
             *before = now;
         }
     }
+}
+
+/// What a guard denied so far, and would have denied.
+fn totals(guard: &NetworkGuard) -> Result<(u64, u64), ProbeError> {
+    let counts = guard.counts()?;
+    let sum = |of: fn(&RuleCount) -> u64| counts.iter().map(of).sum();
+    Ok((sum(|count| count.denied), sum(|count| count.would_deny)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

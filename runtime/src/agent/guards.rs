@@ -129,9 +129,10 @@ impl Guards {
                 Err(protected) => {
                     let decision =
                         self.decision(&policy, "protect", By::Operator, scope.to_string());
-                    self.force.let_go(&(policy.clone(), scope.clone()));
+                    let gone = self.force.let_go(&(policy.clone(), scope.clone()));
                     self.governor.removed(&policy, &scope);
-                    self.conclude(decision, Became::Undone, protected.to_string());
+                    let (became, reason) = undone(gone, &protected);
+                    self.conclude(decision, became, reason);
                 }
             }
         }
@@ -295,9 +296,9 @@ impl Guards {
         self.governor.installed(policy, scope, table.clone());
         // Someone may have come in meanwhile.
         if let Err(protected) = self.protection.check(&mount, &directory) {
-            self.force.let_go(&key);
+            let gone = self.force.let_go(&key);
             self.governor.removed(policy, scope);
-            return (Became::Undone, protected.to_string());
+            return undone(gone, &protected);
         }
         match table.mode() {
             GuardMode::Enforce => (Became::Done, String::new()),
@@ -391,10 +392,13 @@ impl Guards {
                 })
                 .and_then(|()| self.promise(&mut decision, to, probes));
             if let (GuardMode::Enforce, Err(reason)) = (to, reached) {
-                self.conclude(decision, Became::Refused, reason);
                 // Said once: what is not done now is asked for again by who wants it.
-                self.force.let_go(&(policy.clone(), scope.clone()));
+                let gone = self.force.let_go(&(policy.clone(), scope.clone()));
                 self.governor.removed(&policy, &scope);
+                match gone {
+                    Ok(()) => self.conclude(decision, Became::Refused, reason),
+                    Err(error) => self.conclude(decision, Became::Failed, error),
+                }
                 continue;
             }
             match self.force.set_mode(&(policy.clone(), scope.clone()), to, probes) {
@@ -458,9 +462,12 @@ impl Guards {
 
     fn release(&mut self, decision: Decision, policy: &str, scope: Scope, why: &str) {
         let key: Key = (policy.to_owned(), scope);
-        self.force.let_go(&key);
+        let gone = self.force.let_go(&key);
         self.governor.removed(policy, &key.1);
-        self.conclude(decision, Became::Done, why.to_owned());
+        match gone {
+            Ok(()) => self.conclude(decision, Became::Done, why.to_owned()),
+            Err(error) => self.conclude(decision, Became::Failed, error),
+        }
     }
 
     /// Counts what was denied, and lets go of tables whose cgroups are gone.
@@ -483,5 +490,13 @@ impl Guards {
 
     fn conclude(&mut self, decision: Decision, became: Became, reason: String) {
         self.records.conclude(decision, became, reason);
+    }
+}
+
+/// What became of a table that reached someone protected.
+fn undone(gone: Result<(), String>, protected: &Protected) -> (Became, String) {
+    match gone {
+        Ok(()) => (Became::Undone, protected.to_string()),
+        Err(error) => (Became::Failed, format!("{protected}; {error}")),
     }
 }

@@ -187,7 +187,8 @@ impl Names {
     pub fn tidy(&mut self) {
         let tables = &self.tables;
         self.posts.retain(|place, post| {
-            if !tables.has_names_at(place) {
+            // One whose links somebody else keeps stays attached anyway: it serves the next table.
+            if !tables.has_names_at(place) && !post.is_kept {
                 return false;
             }
             let unjudged = tables.default_at(place);

@@ -23,6 +23,8 @@ use before::Before;
 const REFUSALS_TOLD: u32 = 10;
 /// Longest scope in such a refusal, in bytes.
 const SCOPE_TOLD: usize = 256;
+/// Longest reason of such a refusal, in bytes: it may repeat what the policy wrote.
+const REASON_TOLD: usize = 1024;
 
 /// A rule, for whoever reads of what it denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +82,16 @@ struct Standing {
     pending: BTreeMap<Scope, Pending>,
     /// Numbers of its guards, also of those that are still to be.
     guards: BTreeMap<Scope, u32>,
+}
+
+impl Standing {
+    /// Forgets the number of a guard that there is not, nor will be when what is asked for is done: until
+    /// then a table that comes after another has its number.
+    fn forget_number(&mut self, scope: &Scope) {
+        if !self.tables.contains_key(scope) && !self.pending.contains_key(scope) {
+            self.guards.remove(scope);
+        }
+    }
 }
 
 /// What the governor has yet to act on.
@@ -161,7 +173,7 @@ impl Desk {
             standing.tables.insert(scope.clone(), held);
         } else {
             standing.tables.remove(scope);
-            standing.guards.remove(scope);
+            standing.forget_number(scope);
         }
     }
 
@@ -195,6 +207,7 @@ impl Desk {
         let mut standing = lock(&standing);
         if standing.pending.get(&ask.scope).is_some_and(|last| last.number == ask.number) {
             standing.pending.remove(&ask.scope);
+            standing.forget_number(&ask.scope);
         }
     }
 
@@ -251,7 +264,7 @@ impl PolicyDesk {
                 policy: Arc::clone(&self.policy),
                 scope: crate::escape::prefix(scope, SCOPE_TOLD).to_owned(),
                 action,
-                reason: reason.clone(),
+                reason: crate::escape::prefix(reason, REASON_TOLD).to_owned(),
             });
         }
         result

@@ -110,6 +110,13 @@ impl Known {
         Ok(())
     }
 
+    /// Forgets all of it.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        self.keep_names(|_| false)?;
+        self.set_servers(&BTreeSet::new())?;
+        self.close_others(&BTreeSet::new())
+    }
+
     /// Whether this is the address of a name that is allowed at this time since boot.
     #[must_use]
     pub fn has(&self, address: IpAddr, now: Duration) -> bool {

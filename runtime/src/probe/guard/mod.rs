@@ -179,6 +179,25 @@ impl NetworkGuard {
         self.maps.set(MODE, word(mode)).map_err(|error| self.failed(error.to_string()))
     }
 
+    /// What its events bear from now on.
+    pub fn set_number(&mut self, number: u32) -> Result<(), ProbeError> {
+        self.maps.set(GUARD, number.into()).map_err(|error| self.failed(error.to_string()))
+    }
+
+    /// Denies nothing any more, also where copies of its links hold it, until another table is put in force.
+    pub fn rest(&mut self) -> Result<(), ProbeError> {
+        // One word, for which there is always room.
+        self.set_mode(GuardMode::Audit)?;
+        let emptied = self
+            .install(&Table::new(Verdict::Allow))
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.known.forget().map_err(|error| error.to_string()));
+        if let Err(error) = emptied {
+            tracing::warn!(cgroup = %self.cgroup.display(), %error, "a table that denies nothing any more stays");
+        }
+        Ok(())
+    }
+
     /// From when on the table does not count any more, unless this is called again before: so that it
     /// goes when nobody is there who would take it away. `None`: never.
     pub fn set_deadman(&mut self, lasts: Option<Duration>) -> Result<(), ProbeError> {

@@ -67,6 +67,14 @@ impl On<Exec<'_>> for Guarded {
                     self.result(table.set(scope));
                 }
             }
+            // More often than a cgroup takes programs.
+            "flicker" => {
+                for _ in 0..80 {
+                    self.result(network::clear(scope));
+                    self.result(Table::from(self.script.table.clone()).set(scope));
+                }
+                self.result(network::deny(scope, &Rule::to("any").tcp(), None));
+            }
             "set and panic" => {
                 self.result(Table::deny_all("never").set(scope));
                 panic!("as told");
