@@ -85,7 +85,6 @@ fn expected_lacks(kind: u16) -> BTreeSet<&'static str> {
     let io = kind == io_stats::KIND;
     let release = vm::release();
     [
-        (any, dns, "only scopes with a DNS guard are seen"),
         // Programs at a cgroup are never missed, nor what the agent tells itself.
         (
             (5, 12),

@@ -25,13 +25,7 @@ use tipstaff_events::{
 };
 
 use super::{
-    Probes,
-    attach::reason,
-    coverage::{Coverage, KindReport},
-    error::ProbeError,
-    guard,
-    losses::Watch,
-    object,
+    Probes, attach::reason, coverage::KindReport, error::ProbeError, guard, losses::Watch, object,
     object::Prepared,
 };
 use crate::{
@@ -59,10 +53,9 @@ const PROGRAMS: [(&str, CgroupHook, &str); 9] = [
 /// Kinds that the proxy tells of.
 pub(super) const KINDS: [u16; 2] = [dns_query::KIND, dns_answer::KIND];
 
-/// How the kind is seen, if the proxy tells of it.
+/// How the kind is seen, if the proxy tells of it: wherever there is a DNS guard.
 pub(super) fn report(kind: u16) -> Option<KindReport> {
     KINDS.contains(&kind).then(|| KindReport {
-        coverage: Coverage::Partial("only scopes with a DNS guard are seen".to_owned()),
         hooks: PROGRAMS.iter().map(|(_, _, hook)| (*hook).to_owned()).collect(),
         programs: PROGRAMS.iter().map(|(program, _, hook)| format!("{program}@{hook}")).collect(),
         ..KindReport::default()
