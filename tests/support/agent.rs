@@ -77,14 +77,14 @@ impl Agent {
             directory.path().join("state").display().to_string(),
         );
         fs::write(&file, text).expect("written");
-        // With a terminal, a hang-up would be the end of the agent.
-        let mut command = if fs::File::open("/dev/tty").is_ok() {
-            let mut command = Command::new("setsid");
-            command.arg(env!("CARGO_BIN_EXE_tipstaff"));
-            command
-        } else {
-            Command::new(env!("CARGO_BIN_EXE_tipstaff"))
-        };
+        // With a terminal, a hang-up would be the end of the agent; and what was started to ignore it, as
+        // by nohup, would not reload.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP");
+        if fs::File::open("/dev/tty").is_ok() {
+            command.arg("setsid");
+        }
+        command.arg(env!("CARGO_BIN_EXE_tipstaff"));
         command.args(["--log-format", "json", "run", "--format", "json", "--config"]).arg(&file);
         let mut tipstaff = Tipstaff::start(command);
         let ready = tipstaff.wait_for_log(r#""message":"ready""#);
