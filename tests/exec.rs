@@ -534,8 +534,12 @@ fn signals_to_tipstaff_reach_the_command_once() {
         return;
     }
     let place = Place::new();
-    let mut child = place
-        .exec_as_root()
+    let exec = place.exec_as_root();
+    // What started the tests may have them ignore some.
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(exec.get_program()).args(exec.get_args());
+    let mut child = command
+        .env_remove("SUDO_UID")
         .arg("--")
         .args(script("signals.py"))
         .stdin(Stdio::piped())
@@ -581,8 +585,12 @@ fn on_a_terminal_job_control_is_as_without_us() {
     }
     let place = Place::new();
     let exec = place.exec_as_root();
-    let mut python = Command::new("setsid");
-    python.arg("-w").args(script("terminal.py")).arg(exec.get_program()).args(exec.get_args());
+    let mut python = Command::new("env");
+    python
+        .args(["--default-signal", "setsid", "-w"])
+        .args(script("terminal.py"))
+        .arg(exec.get_program())
+        .args(exec.get_args());
     let output = run(python.env_remove("SUDO_UID"));
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
