@@ -202,9 +202,12 @@ fn millions_of_calls_are_counted_while_subscribers_come_and_go_and_processes_end
     drop(load);
     assert_eq!(lost, 0);
     assert_eq!(rows.count(&[("comm", &comm), ("call", "getppid")]), runs * 2_000_000);
+    // A reading may come between two numbers of the same call, on each processor; the next one has the rest.
+    let between = 2 * thread::available_parallelism().unwrap().get() as u64;
     for part in &parts {
         let timed = part.sum("timed", &of_runs);
-        assert_eq!(part.histogram("latency_histogram", &of_runs).iter().sum::<u64>(), timed);
+        let in_histogram: u64 = part.histogram("latency_histogram", &of_runs).iter().sum();
+        assert!(in_histogram.abs_diff(timed) <= between, "{in_histogram} of {timed}");
         assert!(timed == 0 || part.sum("latency", &of_runs) / timed > 10);
     }
 }
