@@ -270,10 +270,11 @@ fn rules_that_come_and_go_often_still_come() {
     fs::write(place.path("tipstaff.toml"), text).expect("written");
     let deploy = place.path("deploy.sh");
     // The last of its actions denies the other server, too.
+    let other = place.allowed;
     let script = format!(
-        "#!/bin/sh\n{upon}\ntries=0\nuntil ! {curl}; do tries=$((tries + 1)); [ $tries -lt 600 ] || exit 9; sleep 0.1; done\n",
+        "#!/bin/sh\n{upon}\ntries=0\nuntil ! curl -s -o /dev/null --max-time 20 http://127.0.0.1:{other}/; do\n\
+         tries=$((tries + 1)); [ $tries -lt 600 ] || exit 9; sleep 0.1\ndone\n",
         upon = upon.display(),
-        curl = format!("curl -s -o /dev/null --max-time 20 http://127.0.0.1:{}/", place.allowed),
     );
     fs::write(&deploy, script).expect("written");
     fs::set_permissions(&deploy, fs::Permissions::from_mode(0o755)).expect("ours");

@@ -118,7 +118,7 @@ struct Who<'a> {
 impl Who<'_> {
     /// The command line, as it was when the program was started.
     fn command(&self) -> Option<String> {
-        let args = self.args.map(|args| args.joined()).filter(|args| !args.is_empty());
+        let args = self.args.map(List::joined).filter(|args| !args.is_empty());
         args.or_else(|| self.exe.map(str::to_owned))
     }
 }
