@@ -245,7 +245,8 @@ fn waits_of_a_process_are_those_that_proc_measures() {
     let &[_, delay, slices] = &told[..] else { panic!("{told:?}") };
     let of_pid = [("pid", pid.as_str())];
     let (runs, queued) = (rows.sum("runs", &of_pid), rows.sum("queued", &of_pid));
-    assert_eq!(runs, slices);
+    // A slice that ends for a moment, as it is stopped, need not be another run.
+    assert!(runs.abs_diff(slices) < 20, "{runs} and {slices}");
     assert!(queued.abs_diff(delay) < delay / 10 + 20_000_000, "{queued} and {delay}");
     assert_eq!(rows.histogram("queued_histogram", &of_pid).iter().sum::<u64>(), runs);
     let blocked = rows.sum("blocked", &of_pid);
