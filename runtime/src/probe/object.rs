@@ -134,3 +134,6 @@ impl<'a> Constant<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
