@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use support::{PATIENCE, can_probe, copy_program, shipped::shipped, until, vm::rounds};
+use support::{PATIENCE, can_probe, copy_program, shipped::shipped, until, vm, vm::rounds};
 use tempfile::TempDir;
 
 /// What a `tipstaff exec` needs that shares nothing with others.
@@ -30,8 +30,8 @@ impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("ours");
-        let cache = directory.path().join("cache");
-        let text = format!("[agent]\ncache_dir = {:?}\n", cache.display().to_string());
+        let cache = vm::cache(directory.path()).display().to_string();
+        let text = format!("[agent]\ncache_dir = {cache:?}\n{}", vm::limits());
         fs::write(directory.path().join("tipstaff.toml"), text).expect("written");
         Self { directory }
     }

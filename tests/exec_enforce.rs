@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use support::{can_probe, copy_program, fixture, shipped::shipped, until};
+use support::{can_probe, copy_program, fixture, shipped::shipped, until, vm};
 use tempfile::TempDir;
 
 /// What curl says of a call that is denied.
@@ -54,9 +54,10 @@ impl Place {
 
     fn configure(&self, scope: &str) {
         let text = format!(
-            "[agent]\ncache_dir = {:?}\n[policy.deploy-guard]\ngrants = [\"guard-network\"]\nunpinned = true\n\
+            "[agent]\ncache_dir = {:?}\n{}[policy.deploy-guard]\ngrants = [\"guard-network\"]\nunpinned = true\n\
              [policy.deploy-guard.settings]\nscope = {scope:?}\ndeny = [\"tcp 127.0.0.1 {}\"]\n",
-            self.path("cache").display().to_string(),
+            vm::cache(self.directory.path()).display().to_string(),
+            vm::limits(),
             self.denied
         );
         fs::write(self.path("tipstaff.toml"), text).expect("written");
@@ -261,10 +262,11 @@ fn rules_that_come_and_go_often_still_come() {
     let upon = place.path("upon");
     copy_program("/bin/true", &upon);
     let text = format!(
-        "[agent]\ncache_dir = {:?}\n[guard]\nactions_per_minute = 1000\nbreaker = 1000\n[policy.guarded]\n\
+        "[agent]\ncache_dir = {:?}\n{}[guard]\nactions_per_minute = 1000\nbreaker = 1000\n[policy.guarded]\n\
          grants = [\"guard-network\"]\nunpinned = true\nlimits.actions_per_minute = 1000\n[policy.guarded.settings]\n\
          scope = \"command\"\ntable = \"default allow\\ndeny connect tcp 127.0.0.1 {}\"\nupon = {upon:?}\nthen = \"flicker\"\n",
-        place.path("cache").display().to_string(),
+        vm::cache(place.directory.path()).display().to_string(),
+        vm::limits(),
         place.denied
     );
     fs::write(place.path("tipstaff.toml"), text).expect("written");

@@ -65,9 +65,10 @@ impl Place {
     fn with(name: &str, policy: PathBuf, settings: &str) -> Self {
         let place = Self { world: World::new(), port: server(), policy };
         let text = format!(
-            "[agent]\ncache_dir = {:?}\n[policy.{name}]\ngrants = [\"guard-network\"]\nunpinned = true\n\
+            "[agent]\ncache_dir = {:?}\n{}[policy.{name}]\ngrants = [\"guard-network\"]\nunpinned = true\n\
              [policy.{name}.settings]\n{settings}\n",
-            place.path("cache").display().to_string(),
+            vm::cache(place.world.path()).display().to_string(),
+            vm::limits(),
         );
         fs::write(place.path("tipstaff.toml"), text).expect("written");
         place

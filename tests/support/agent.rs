@@ -17,7 +17,7 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Tipstaff, scrape, series, until, vm::emulated};
+use super::{Tipstaff, scrape, series, until, vm};
 
 /// A running agent with a policy directory and a port for metrics.
 pub struct Agent {
@@ -57,12 +57,6 @@ impl Agent {
             fs::copy(policy, folder.join(policy.file_name().expect("a file"))).expect("copied");
         }
         let file = directory.path().join("tipstaff.toml");
-        // What a policy may do in one call on a real processor is too little on an emulated one.
-        let limits = if emulated() {
-            "[limits]\ncpu_per_call = \"5s\"\nstart_up = \"5s\"\ncpu_percent = 100\n"
-        } else {
-            ""
-        };
         // What others do at the same time would be lost as well, and not be told from ours.
         let ours = ["tally", "tally-more", "tally-urgent"]
             .map(|policy| {
@@ -71,10 +65,11 @@ impl Agent {
             .concat();
         let name = format!("test-{}", std::process::id());
         let text = format!(
-            "[agent]\n{own}name = {name:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{limits}{ours}{configuration}",
+            "[agent]\n{own}name = {name:?}\npolicies = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\nlatency = \"20ms\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{}{ours}{configuration}",
             folder.display().to_string(),
-            directory.path().join("cache").display().to_string(),
+            vm::cache(directory.path()).display().to_string(),
             directory.path().join("state").display().to_string(),
+            vm::limits(),
         );
         fs::write(&file, text).expect("written");
         // With a terminal, a hang-up would be the end of the agent; and what was started to ignore it, as

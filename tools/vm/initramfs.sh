@@ -35,8 +35,8 @@ libraries() {
 }
 
 programs=()
-for name in bash cat chrt curl dig dnsmasq getent ip chmod cp dash env false head id ln ls mkdir mknod mount mv printf ps rm rmdir sed seq sh \
-    setpriv sleep stty sync tail timeout touch true umount uname unshare bpftool strace; do
+for name in bash bpftool cat chmod chrt cp curl dash dd dig dnsmasq env false getent grep head id ip ln ls mkdir mknod mount mv nice printf ps \
+    rm rmdir sed seq setpriv setsid sh sleep strace stty sync tail tar timeout touch tr true umount uname unshare xargs; do
     # Not the shell's own, and not what is first on somebody's PATH.
     programs+=("$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name")")
 done
@@ -62,11 +62,14 @@ done
 libraries target/release/tipstaff "$@"
 cp target/policies/*.wasm "$root$here/target/policies/"
 cp target/policies/tests/*.wasm "$root$here/target/policies/tests/"
+mkdir -p "$root$here/tests"
+cp -r tests/exec "$root$here/tests/exec"
 for name in ways calls; do cc -O1 -Wall -Werror -pthread -o "$root/vm/$name" "tests/kernel/$name.c"; done
 
 echo "$here/runtime" >"$root/vm/directory"
-echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
-echo root:x:0: >"$root/etc/group"
+printf '%s\n' root:x:0:0:root:/root:/bin/sh nobody:x:65534:65534:nobody:/nonexistent:/bin/false >"$root/etc/passwd"
+printf '%s\n' root:x:0: nogroup:x:65534: >"$root/etc/group"
+echo vm >"$root/etc/hostname"
 # Tests of names put a file of their own over this one.
 : >"$root/etc/resolv.conf"
 echo hosts: files dns >"$root/etc/nsswitch.conf"
