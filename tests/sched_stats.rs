@@ -65,6 +65,14 @@ fn counted_of_all(pid: u32) -> (u64, u64) {
     })
 }
 
+/// Switches of process 1 since `before` which the kernel showed nobody, of which we `saw` so many: a
+/// sandbox may hide its own first process from tracing (no tracer sees it then). What wakes a thread
+/// while that one runs is not seen either, once for each of them at most.
+fn hidden_switches(before: (u64, u64), saw: u64) -> u64 {
+    let after = counted_of_all(1);
+    (after.0 + after.1 - before.0 - before.1).saturating_sub(saw)
+}
+
 /// Stops a process, and waits until none of its threads runs.
 fn stop(pid: u32) {
     let id = Pid::from_raw(pid.cast_signed()).unwrap();
@@ -221,13 +229,21 @@ fn waits_of_a_process_are_those_that_proc_measures() {
     let Some(_guard) = alone() else { return };
     let load = busy();
     let mut agent = Agent::start(KIND);
-    let fields = ["runs", "queued", "blocked", "uninterruptible", "queued_histogram"];
-    let plan = agent.plan(&[&["pid"], &fields[..]].concat());
+    let plan = agent.plan(&[
+        "pid",
+        "voluntary",
+        "involuntary",
+        "runs",
+        "queued",
+        "blocked",
+        "uninterruptible",
+        "queued_histogram",
+    ]);
     agent.want(&[&plan]);
     let member = agent.join(plan);
     let script = "import sys, time\nfor _ in range(200): time.sleep(0.002); sum(range(20000))\n\
                   print('done', flush=True)\nsys.stdin.readline()";
-    let begin = Instant::now();
+    let (begin, first_before) = (Instant::now(), counted_of_all(1));
     let mut child = python(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(line(&mut child), "done\n");
     // Compared while it does not run.
@@ -245,13 +261,16 @@ fn waits_of_a_process_are_those_that_proc_measures() {
     let &[_, delay, slices] = &told[..] else { panic!("{told:?}") };
     let of_pid = [("pid", pid.as_str())];
     let (runs, queued) = (rows.sum("runs", &of_pid), rows.sum("queued", &of_pid));
-    // A slice that ends for a moment, as it is stopped, need not be another run.
-    assert!(runs.abs_diff(slices) < 20, "{runs} and {slices}");
+    let of_first = [("pid", "1")];
+    let saw = rows.sum("voluntary", &of_first) + rows.sum("involuntary", &of_first);
+    let hidden = hidden_switches(first_before, saw);
+    assert!((runs..=runs + hidden).contains(&slices), "{runs} of {slices}, {hidden} hidden");
     assert!(queued.abs_diff(delay) < delay / 10 + 20_000_000, "{queued} and {delay}");
     assert_eq!(rows.histogram("queued_histogram", &of_pid).iter().sum::<u64>(), runs);
     let blocked = rows.sum("blocked", &of_pid);
-    // The timer is set before it leaves the processor, and it may be kept from doing so for a while.
-    assert!((360_000_000..took).contains(&blocked), "{blocked} of {took}");
+    // A run that was not seen is a wait that was not seen.
+    let least = (200 - (slices - runs)) * 2_000_000;
+    assert!((least..took).contains(&blocked), "{blocked} of {took}");
     assert!(rows.sum("uninterruptible", &of_pid) <= blocked);
 }
 
@@ -372,15 +391,18 @@ fn the_shipped_policy_says_how_long_a_program_was_off_the_processor() {
     std::os::unix::fs::symlink(kernel::PYTHON, &program).unwrap();
     let script = "import time\nfor _ in range(200): time.sleep(0.001)";
     let settings = "limits.series = 50_000\nsettings.processes = 5_000\n";
+    let first_before = counted_of_all(1);
     let said = sums::run_policy("sched-latency", settings, || {
         let mut python = Command::new(&program);
         assert!(python.args(["-I", "-S", "-c", script]).status().unwrap().success());
     });
     let value = |metric| sums::value(&said, metric, &[("process", &comm)]);
     assert!(value("sched_switches_total") >= 200, "{said:?}");
-    // On an idle machine one or two in a hundred are not seen to wait: why is not known.
-    assert!(value("sched_runs_total") >= 190);
-    assert!(value("sched_blocked_nanoseconds_total") >= 180_000_000);
+    let first = fs::read_to_string("/proc/1/comm").unwrap();
+    let saw = sums::value(&said, "sched_switches_total", &[("process", first.trim_end())]);
+    let least = 200 - hidden_switches(first_before, saw);
+    assert!(value("sched_runs_total") >= least, "{least} {said:?}");
+    assert!(value("sched_blocked_nanoseconds_total") >= least * 1_000_000, "{least} {said:?}");
     let all = sums::value(&said, "sched_queued_up_to_total", &[("up_to", "+Inf")]);
     assert_eq!(all, sums::value(&said, "sched_runs_total", &[]));
     assert_eq!(sums::value(&said, "sched_lost_total", &[]), 0);
