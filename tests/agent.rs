@@ -23,7 +23,7 @@ use court::guest::guest_with;
 use rustix::process::Signal;
 use support::{
     Tipstaff,
-    agent::{Agent, check_tally, steady_load, tally_load},
+    agent::{Agent, check_tally, full_load, tally_load},
     can_probe, copy_program, fixture,
     shipped::shipped,
     until,
@@ -83,9 +83,8 @@ fn adding_and_removing_a_policy_fifty_times_loses_and_doubles_nothing_for_anothe
             (agent.value("tipstaff_policies", &[r#"state="running""#]) == wanted).then_some(())
         });
     };
-    // As many as there is always room for, however seldom the agent is let run.
     let stop = Arc::new(AtomicBool::new(false));
-    let load = steady_load(&stop, 200);
+    let load = full_load(&agent, &stop);
     for _ in 0..rounds(50) {
         agent.drop_in(&more);
         running(2);

@@ -147,8 +147,8 @@ fn made() -> Vec<(&'static str, Vec<u8>, Then, &'static str)> {
             "takes-minutes-to-compile",
             bomb("takes-minutes-to-compile"),
             Refused,
-            // Of processor time or of memory, whichever is used up first.
-            "could not be compiled: ",
+            // By its limit of processor time or of memory, whichever is used up first.
+            "[compiler]",
         ),
     ]
 }

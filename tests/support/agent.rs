@@ -197,6 +197,29 @@ pub fn check_tally(agent: &Agent, count: u64) {
     }
 }
 
+/// Numbered events as fast as the agent takes them, until it is told to stop; how many. Never more are under
+/// way than its rings and queues have room for, however seldom it is let run.
+pub fn full_load(agent: &Agent, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    const UNDER_WAY: u64 = 10_000;
+    let (stop, metrics) = (Arc::clone(stop), agent.metrics.clone());
+    thread::spawn(move || {
+        let (mut number, files) = (0, numbered());
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..UNDER_WAY / 2 {
+                fs::remove_file(format!("{files}/{number}")).expect_err("there is no such file");
+                number += 1;
+            }
+            until("the agent keeps up", || {
+                let seen = scrape(&metrics);
+                let told = ["tally_events_total", "tally_lost_total"]
+                    .map(|name| series(&seen, name, &[]).unwrap_or(0));
+                (number - told.iter().sum::<u64>() <= UNDER_WAY / 2).then_some(())
+            });
+        }
+        number
+    })
+}
+
 /// So many numbered events each hundredth of a second, until it is told to stop; how many.
 pub fn steady_load(stop: &Arc<AtomicBool>, many: u32) -> JoinHandle<u64> {
     let stop = Arc::clone(stop);
