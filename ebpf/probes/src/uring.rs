@@ -130,24 +130,25 @@ impl Request {
         false
     }
 
-    /// Gives its place back.
+    /// Gives its place back; false where it has none.
     #[inline(always)]
-    pub fn forget(self) {
-        let Some(number) = self.number() else { return };
+    pub fn forget(self) -> bool {
+        let Some(number) = self.number() else { return false };
         let mut step = 0;
         while step < PLACES {
-            let Some(place) = nth_place(number, step) else { return };
+            let Some(place) = nth_place(number, step) else { return false };
             // SAFETY: as in `keep`.
             unsafe {
                 let request = &raw mut (*place).request;
                 if request.read_volatile() == number {
                     request.write_volatile(0);
                     add(&raw mut (*place).users, u64::MAX);
-                    return;
+                    return true;
                 }
             }
             step += 1;
         }
+        false
     }
 
     /// Its address, to compute with: the verifier allows that for no pointer that it knows.
@@ -205,6 +206,15 @@ impl Request {
             context: io_kiocb::ctx.read(self.0)?,
             user_data: io_cqe::user_data.read(completion)?,
         })
+    }
+
+    /// The request that is told when this one completes and has no place any more: its own completion was
+    /// taken for that of another with the same tag, which is the one that is left.
+    #[inline(always)]
+    #[must_use]
+    pub fn exchanged(self, result: i32) -> Option<Self> {
+        let completion = io_kiocb::cqe.of(self.0)?;
+        Self::completed(self.tag()?, result, io_cqe::flags.read(completion)?)
     }
 
     /// Whether nothing is seen of it when it succeeds.

@@ -57,16 +57,23 @@ static REQUESTS: HashMap<u64, Submitted> = HashMap::with_max_entries(PLACES, 0);
 #[map]
 static SUBMITTED: PerCpuArray<Submitted> = PerCpuArray::with_max_entries(1, 0);
 
-#[btf_tracepoint(function = "io_uring_submit_req")]
-fn submit(ctx: BtfTracePointContext) -> i32 {
-    let request = Request(ctx.arg(0));
-    let Some(operation) = request.operation() else { return 0 };
+/// The operation and its kind, if events come of it.
+#[inline(always)]
+fn watched(request: Request) -> Option<(u8, u16)> {
+    let operation = request.operation()?;
     let kind = match operation {
         operation::OPENAT | operation::OPENAT2 => open::KIND,
         operation::UNLINKAT => unlink::KIND,
         operation::RENAMEAT => rename::KIND,
-        _ => return 0,
+        _ => return None,
     };
+    Some((operation, kind))
+}
+
+#[btf_tracepoint(function = "io_uring_submit_req")]
+fn submit(ctx: BtfTracePointContext) -> i32 {
+    let request = Request(ctx.arg(0));
+    let Some((operation, kind)) = watched(request) else { return 0 };
     if task::wanted(kind).is_some() && on_submit(request, operation, kind).is_none() {
         lost(kind, LOST_MAP);
     }
@@ -163,7 +170,7 @@ impl Given {
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_entry(ctx: BtfTracePointContext) -> i32 {
     if let Some(result) = result_in(ctx.arg(2)) {
-        on_complete(Request(ctx.arg(1)), result);
+        on_room(Request(ctx.arg(1)), result);
     }
     0
 }
@@ -171,7 +178,7 @@ fn complete_entry(ctx: BtfTracePointContext) -> i32 {
 /// Where it is passed in pieces.
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_result(ctx: BtfTracePointContext) -> i32 {
-    on_complete(Request(ctx.arg(1)), ctx.arg(3));
+    on_room(Request(ctx.arg(1)), ctx.arg(3));
     0
 }
 
@@ -183,6 +190,22 @@ fn overflow(ctx: BtfTracePointContext) -> i32 {
         on_complete(request, result);
     }
     0
+}
+
+/// Where it finds room.
+#[inline(always)]
+fn on_room(request: Request, result: i32) {
+    // SAFETY: only asked whether it is there.
+    let mut known = unsafe { REQUESTS.get(request.key()) }.is_some().then_some(request);
+    if known.is_none()
+        && let Some((_, kind)) = watched(request)
+        && wanted(kind) != 0
+    {
+        known = request.exchanged(result);
+    }
+    if let Some(request) = known {
+        on_complete(request, result);
+    }
 }
 
 #[inline(always)]

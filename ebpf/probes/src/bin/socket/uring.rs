@@ -81,7 +81,7 @@ fn complete_entry(ctx: BtfTracePointContext) -> i32 {
                 on_accepted(&tag, result);
             }
         } else {
-            on_complete(Request(request), result);
+            on_room(Request(request), result);
         }
     }
     0
@@ -90,7 +90,7 @@ fn complete_entry(ctx: BtfTracePointContext) -> i32 {
 /// Where it is passed in pieces. There multishot accepts cannot be told from others.
 #[btf_tracepoint(function = "io_uring_complete")]
 fn complete_result(ctx: BtfTracePointContext) -> i32 {
-    on_complete(Request(ctx.arg(1)), ctx.arg(3));
+    on_room(Request(ctx.arg(1)), ctx.arg(3));
     0
 }
 
@@ -102,9 +102,26 @@ fn overflow(ctx: BtfTracePointContext) -> i32 {
     if flags & MORE != 0 {
         on_accepted(&tag, result);
     } else if let Some(request) = Request::completed(tag, result, flags) {
+        request.forget();
         on_complete(request, result);
     }
     0
+}
+
+/// Where a completion finds room.
+#[inline(always)]
+fn on_room(request: Request, result: i32) {
+    if watched(request).is_none() {
+        return;
+    }
+    let mut completed = request;
+    if !request.forget()
+        && let Some(other) = request.exchanged(result)
+    {
+        other.forget();
+        completed = other;
+    }
+    on_complete(completed, result);
 }
 
 #[inline(always)]
@@ -120,7 +137,6 @@ fn on_accepted(tag: &Tag, result: i32) {
 #[inline(always)]
 fn on_complete(request: Request, result: i32) {
     let Some(operation) = watched(request) else { return };
-    request.forget();
     match operation {
         operation::CONNECT => {
             if let Some(word) = task::wanted(connect::KIND) {
