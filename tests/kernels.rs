@@ -10,10 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kernel::{Recording, all_fields, alone};
+use kernel::{PYTHON, Recording, all_fields, alone, cgroup::Cgroup, vm};
 use serde_json::{Value, json};
 use tipstaff_events::KINDS;
 use tipstaff_runtime::{
+    dns::{Doors, Verdict},
+    guard::GuardMode,
     plan::Wanted,
     probe::{self, RingSizes},
 };
@@ -21,14 +23,17 @@ use tipstaff_runtime::{
 /// As in `tools/test-vm.sh`.
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
 
+/// What a denied call gets, and one to a port where nobody listens.
+const EPERM: i64 = 1;
+const ECONNREFUSED: i64 = 111;
+
 /// Rungs that no kernel of [`SERIES`] can take, and why.
 const ELSEWHERE: [(&str, &str); 1] = [(
     "oom_number@raw_tracepoint:mark_victim",
     "before Linux 6.8, and before the point releases of 5.10 and 6.1 that took over its tracepoint",
 )];
 
-/// All kinds at once, as nothing less shows that they do not get in each other's way. With
-/// `TIPSTAFF_RESULT` writes what was found to the file of that name.
+/// All kinds at once, as nothing less shows that they do not get in each other's way.
 #[test]
 fn every_kind_is_seen_as_well_as_this_kernel_allows() {
     let Some(_guard) = alone() else { return };
@@ -51,9 +56,83 @@ fn every_kind_is_seen_as_well_as_this_kernel_allows() {
             (kind.name, json!({"coverage": coverage, "hooks": hooks, "programs": found.programs}))
         })
         .collect();
-    if let Some(file) = std::env::var_os("TIPSTAFF_RESULT") {
-        fs::write(file, json!({ "kinds": kinds }).to_string()).unwrap();
+    found("kinds", json!(kinds));
+}
+
+/// What each guard does on this kernel to a program that does what it is to prevent.
+#[test]
+fn every_guard_prevents_or_is_refused_with_the_reason() {
+    let Some(_guard) = alone() else { return };
+    let mut recording = Recording::open(RingSizes::default());
+    let scope = Cgroup::new();
+    let connects = "socket.create_connection(('127.0.0.1', 9))";
+    let asks = "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x' * 20, ('127.0.0.1', 53))";
+    assert_eq!(
+        (errno(&mut recording, &scope, connects), errno(&mut recording, &scope, asks)),
+        (ECONNREFUSED, 0),
+        "as it is without a guard"
+    );
+    let network = recording.probes.guard_network(scope.path(), 1, GuardMode::Enforce);
+    let network = network.and_then(|mut guard| {
+        guard.install(&"default allow\ndeny connect tcp 127.0.0.1 9".parse().unwrap())?;
+        Ok(guard)
+    });
+    let mut said = BTreeMap::from([(
+        "network rules",
+        strength(&network, || errno(&mut recording, &scope, connects)),
+    )]);
+    drop(network);
+    // Nobody is at these doors.
+    let names = match Doors::open() {
+        Ok(doors) => recording
+            .probes
+            .guard_dns(scope.path(), &doors, Verdict::Refuse, Verdict::Refuse)
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    said.insert("rules about names", strength(&names, || errno(&mut recording, &scope, asks)));
+    // By release, which the guards never look at.
+    let seen = ["dns_query", "dns_answer"].map(|name| {
+        let kind = KINDS.iter().find(|kind| kind.name == name).unwrap().id;
+        let wanted: Wanted = [(kind, all_fields())].into_iter().collect();
+        recording.probes.apply(&wanted.into()).unwrap()[&kind].coverage.to_string()
+    });
+    let expected = if vm::release() >= (5, 14) { "prevent" } else { "no" };
+    assert_eq!((&*said["network rules"], &*said["rules about names"]), ("prevent", expected));
+    if let Err(reason) = names {
+        assert!(reason.contains("needs Linux 5.14"), "{reason}");
+        assert_eq!(seen, ["none: "; 2].map(|none| none.to_owned() + &reason));
+    } else {
+        assert_eq!(seen, ["full"; 2]);
     }
+    found("guards", json!(said));
+}
+
+/// What this line of Python gets in that cgroup, 0 for no error.
+fn errno(recording: &mut Recording, scope: &Cgroup, line: &str) -> i64 {
+    let script = format!(
+        "import socket\ntry:\n {line}\n print(0)\nexcept OSError as error: print(error.errno)"
+    );
+    let (_, said) = recording.run(scope.command(PYTHON).args(["-I", "-S", "-c", &script]));
+    said[0]
+}
+
+/// What a guard is worth here, by what its program got.
+fn strength<T, E>(guard: &Result<T, E>, errno: impl FnOnce() -> i64) -> String {
+    match guard {
+        Ok(_) if errno() == EPERM => "prevent".to_owned(),
+        Ok(_) => "nothing is denied".to_owned(),
+        Err(_) => "no".to_owned(),
+    }
+}
+
+/// Adds this to the file that `TIPSTAFF_RESULT` names.
+fn found(what: &str, value: Value) {
+    let Some(file) = std::env::var_os("TIPSTAFF_RESULT") else { return };
+    let mut all: Value =
+        fs::read(&file).map_or(json!({}), |known| serde_json::from_slice(&known).unwrap());
+    all[what] = value;
+    fs::write(file, all.to_string()).unwrap();
 }
 
 /// What `make test-vm` left.
@@ -115,7 +194,7 @@ fn the_page_on_kernels_says_what_was_found() {
     }
 }
 
-/// Coverage by kind and kernel, and the hooks by kind.
+/// Coverage by kind and kernel, guards by kernel, and the hooks by kind.
 fn tables(results: &[(&str, Value)]) -> String {
     let mut notes: Vec<&str> = Vec::new();
     let mut out = String::from("\n| kind |");
@@ -154,7 +233,21 @@ fn tables(results: &[(&str, Value)]) -> String {
     for (index, note) in notes.iter().enumerate() {
         writeln!(out, "{}. {note}", index + 1).unwrap();
     }
-    out.push_str("\n| kind | hooks | on |\n|---|---|---|\n");
+    write!(out, "\n| guard |").unwrap();
+    for (series, _) in results {
+        write!(out, " {series} |").unwrap();
+    }
+    write!(out, "\n{line}|\n").unwrap();
+    for (guard, _) in results[0].1["guards"].as_object().unwrap() {
+        write!(out, "| {guard} |").unwrap();
+        for (_, result) in results {
+            write!(out, " {} |", result["guards"][guard].as_str().unwrap()).unwrap();
+        }
+        out.push('\n');
+    }
+    out.push_str("\n| kinds | hooks | on |\n|---|---|---|\n");
+    // Kinds that come from the same hooks on the same kernels are one line.
+    let mut lines: Vec<(Vec<&str>, String, String)> = Vec::new();
     for kind in KINDS {
         let mut by_hooks: Vec<(BTreeSet<&str>, Vec<&str>)> = Vec::new();
         for (series, result) in results {
@@ -166,9 +259,18 @@ fn tables(results: &[(&str, Value)]) -> String {
         }
         for (hooks, on) in by_hooks {
             let hooks: Vec<String> = hooks.into_iter().map(|hook| format!("`{hook}`")).collect();
-            writeln!(out, "| `{}` | {} | {} |", kind.name, hooks.join(", "), on.join(", "))
-                .unwrap();
+            let (hooks, on) = (hooks.join(", "), on.join(", "));
+            match lines.iter_mut().find(|line| line.1 == hooks && line.2 == on) {
+                Some((kinds, ..)) => kinds.push(kind.name),
+                None => lines.push((vec![kind.name], hooks, on)),
+            }
         }
+    }
+    for (kinds, hooks, on) in lines {
+        // What is not seen there has none, and what the agent tells by itself needs none.
+        let hooks = if hooks.is_empty() { "none" } else { &hooks };
+        let on = if on.matches(',').count() + 1 == results.len() { "all" } else { &on };
+        writeln!(out, "| `{}` | {hooks} | {on} |", kinds.join("`, `")).unwrap();
     }
     out.push('\n');
     out

@@ -31,7 +31,7 @@ impl Doors {
     pub fn open() -> io::Result<Self> {
         let (udp4, tcp4) = open(Ipv4Addr::LOCALHOST.into())?;
         let mut doors = Self {
-            netns: network::netns_cookie(tcp4.as_fd())?,
+            netns: network::netns_cookie(tcp4.as_fd()).map_err(without_cookies)?,
             udp: [udp4, vec![]],
             tcp: vec![tcp4],
         };
@@ -47,6 +47,13 @@ impl Doors {
             Err(error) => return Err(error),
         }
         Ok(doors)
+    }
+
+    /// Why this kernel can have none, if so.
+    pub fn refusal() -> Option<String> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let cookie = network::netns_cookie(socket.as_fd()).map_err(without_cookies);
+        cookie.err().map(|error| error.to_string())
     }
 
     /// The addresses, each with its protocol. Where the network of the scope is guarded, too, it has
@@ -78,6 +85,15 @@ impl Doors {
             ..Settings::default()
         })
     }
+}
+
+/// The kernel calls it an unknown option where it does not have these.
+fn without_cookies(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::ENOPROTOOPT) {
+        let said = "needs Linux 5.14 (SO_NETNS_COOKIE, by which networks are told apart)";
+        return io::Error::new(io::ErrorKind::Unsupported, said);
+    }
+    error
 }
 
 fn open(address: IpAddr) -> io::Result<(Vec<UdpSocket>, TcpListener)> {

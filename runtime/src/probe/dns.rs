@@ -25,7 +25,13 @@ use tipstaff_events::{
 };
 
 use super::{
-    Probes, attach::reason, coverage::KindReport, error::ProbeError, guard, losses::Watch, object,
+    Probes,
+    attach::reason,
+    coverage::{Coverage, KindReport},
+    error::ProbeError,
+    guard,
+    losses::Watch,
+    object,
     object::Prepared,
 };
 use crate::{
@@ -53,9 +59,15 @@ const PROGRAMS: [(&str, CgroupHook, &str); 9] = [
 /// Kinds that the proxy tells of.
 pub(super) const KINDS: [u16; 2] = [dns_query::KIND, dns_answer::KIND];
 
-/// How the kind is seen, if the proxy tells of it: wherever there is a DNS guard.
+/// How the kind is seen, if the proxy tells of it: wherever there can be a DNS guard.
 pub(super) fn report(kind: u16) -> Option<KindReport> {
-    KINDS.contains(&kind).then(|| KindReport {
+    if !KINDS.contains(&kind) {
+        return None;
+    }
+    if let Some(reason) = Doors::refusal() {
+        return Some(KindReport { coverage: Coverage::None(reason), ..KindReport::default() });
+    }
+    Some(KindReport {
         hooks: PROGRAMS.iter().map(|(_, _, hook)| (*hook).to_owned()).collect(),
         programs: PROGRAMS.iter().map(|(program, _, hook)| format!("{program}@{hook}")).collect(),
         ..KindReport::default()
