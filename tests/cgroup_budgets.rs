@@ -9,11 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernel::{PYTHON, Recording, alone, cgroup::Cgroup};
+use kernel::{PYTHON, Recording, alone, cgroup::Cgroup, vm::rounds};
 use tipstaff_events::{budget::MOST_BUCKETS, catalogue::unlink};
 use tipstaff_runtime::{kind::Kinds, predicate::Predicate, probe::RingSizes, queue::Cause};
 
-const PER_SECOND: u32 = 1_000;
+/// A budget that one process exceeds.
+fn per_second() -> u32 {
+    rounds(1_000)
+}
 
 /// The files of this test: what others do at the same time is not seen.
 fn files() -> String {
@@ -53,30 +56,31 @@ fn events_by_cgroup(recording: &mut Recording) -> BTreeMap<u64, u64> {
 
 #[test]
 fn a_noisy_cgroup_loses_its_own_events_and_a_quiet_one_none() {
-    const NOISY: u32 = 40_000;
     const QUIET: u32 = 300;
     let Some(_guard) = alone() else { return };
+    let often = rounds(40_000);
+    let pause = 2.0 / f64::from(per_second());
     let (noisy, quiet) = (Cgroup::new(), Cgroup::new());
     let mut recording = Recording::open(RingSizes::default());
-    recording.want_bounded(unlink::KIND, &ours(), Some(PER_SECOND));
+    recording.want_bounded(unlink::KIND, &ours(), Some(per_second()));
     let began = Instant::now();
     // Two at once: their CPUs take tokens out of the same bucket.
     let mut children =
-        [remover(&noisy, NOISY, 0.0), remover(&noisy, NOISY, 0.0), remover(&quiet, QUIET, 0.002)];
+        [remover(&noisy, often, 0.0), remover(&noisy, often, 0.0), remover(&quiet, QUIET, pause)];
     drain_while(&mut recording, &mut children);
     let took = began.elapsed();
     let events = events_by_cgroup(&mut recording);
     assert_eq!(events.get(&quiet.id()).copied(), Some(u64::from(QUIET)));
     let passed = events.get(&noisy.id()).copied().unwrap_or(0);
-    let left_out = u64::from(2 * NOISY) - passed;
+    let left_out = u64::from(2 * often) - passed;
     assert_eq!(recording.lost(), [(unlink::KIND, Cause::CgroupBudget, left_out)]);
     let spent = recording.probes.spent().unwrap();
     assert_eq!((spent.left_out, spent.unbounded), (vec![(noisy.id(), left_out)], 0));
     // A bucket full, and what came back meanwhile; each CPU may take one more when it is full.
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
-    let back = u128::from(PER_SECOND) * took.as_millis() / 1000 + u128::from(cpus);
-    let most = u128::from(PER_SECOND) + back;
-    assert!((PER_SECOND.into()..=most).contains(&passed.into()), "{passed} in {took:?}");
+    let back = u128::from(per_second()) * took.as_millis() / 1000 + u128::from(cpus);
+    let most = u128::from(per_second()) + back;
+    assert!((per_second().into()..=most).contains(&passed.into()), "{passed} in {took:?}");
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn a_budget_comes_and_goes_and_comes_back_while_events_flow() {
     let mut child = [remover(&noisy, TIMES, 0.0)];
     let mut changes = 0;
     while child[0].try_wait().unwrap().is_none() {
-        let per_second = [Some(PER_SECOND), None, Some(5 * PER_SECOND)][changes % 3];
+        let per_second = [Some(per_second()), None, Some(5 * per_second())][changes % 3];
         recording.want_bounded(unlink::KIND, &ours(), per_second);
         recording.drain();
         changes += 1;
@@ -108,15 +112,15 @@ fn a_budget_comes_and_goes_and_comes_back_while_events_flow() {
 fn a_bucket_that_is_full_again_makes_room() {
     let Some(_guard) = alone() else { return };
     let mut recording = Recording::open(RingSizes::default());
-    recording.want_bounded(unlink::KIND, &ours(), Some(PER_SECOND));
+    recording.want_bounded(unlink::KIND, &ours(), Some(per_second()));
     let cgroup = Cgroup::new();
-    let times = 3 * PER_SECOND;
+    let times = 3 * per_second();
     for _ in 0..2 {
         drain_while(&mut recording, &mut [remover(&cgroup, times, 0.0)]);
         let spent = recording.probes.spent().unwrap().left_out;
         let (id, left_out) = spent[0];
         assert_eq!((spent.len(), id), (1, cgroup.id()));
-        assert!(left_out > 0 && left_out <= u64::from(times - PER_SECOND), "{left_out}");
+        assert!(left_out > 0 && left_out <= u64::from(times - per_second()), "{left_out}");
         // It is taken out, and the second time counted anew.
         std::thread::sleep(Duration::from_millis(2_500));
         assert_eq!(recording.probes.spent().unwrap().left_out, []);
