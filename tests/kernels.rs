@@ -208,7 +208,7 @@ fn tables(results: &[(&str, Value)]) -> String {
         for (_, result) in results {
             let coverage = result["kinds"][kind.name]["coverage"].as_str().unwrap();
             let (word, reasons) = coverage.split_once(": ").unwrap_or((coverage, ""));
-            let numbers: Vec<String> = reasons
+            let mut numbers: Vec<usize> = reasons
                 .split("; ")
                 .filter(|reason| !reason.is_empty())
                 .map(|reason| {
@@ -217,9 +217,11 @@ fn tables(results: &[(&str, Value)]) -> String {
                         notes.push(reason);
                         notes.len() - 1
                     });
-                    (index + 1).to_string()
+                    index + 1
                 })
                 .collect();
+            numbers.sort_unstable();
+            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
             let numbers = if numbers.is_empty() {
                 String::new()
             } else {
