@@ -38,7 +38,9 @@ programs=()
 for name in bash bpftool cat chmod chrt cp curl dash dd dig dnsmasq env false getent grep head id ip ln ls mkdir mknod mount mv nice printf ps \
     rm rmdir sed seq setpriv setsid sh sleep strace stty sync tail tar timeout touch tr true umount uname unshare xargs; do
     # Not the shell's own, and not what is first on somebody's PATH.
-    programs+=("$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name")")
+    program=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name") ||
+        { echo "initramfs: $name is missing: tools/setup.sh test installs what the tests need" >&2; exit 1; }
+    programs+=("$program")
 done
 add "${programs[@]}" /usr/bin/python3
 libraries "${programs[@]}" /usr/bin/python3
