@@ -1,11 +1,13 @@
 //! What is fuzzed: each target takes any bytes, and must neither panic nor run on.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use tipstaff_runtime::{
     batch,
     decode::{Decoded, Decoder, own_fields, subscription},
+    dns::message,
     enrich::{Lookup, Tables},
+    guard::{Operation, Protocol, Table},
     kind::{Kind, Kinds},
     manifest::Manifest,
     plan,
@@ -27,6 +29,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("events", events),
     ("btf", btf),
     ("inspect", inspect),
+    ("table", table),
+    ("dns", dns),
 ];
 
 /// The target of that name.
@@ -169,5 +173,33 @@ fn inspect(bytes: &[u8]) {
     match result {
         Ok(inspection) => assert_eq!(inspection.size, bytes.len()),
         Err(error) => drop(error.to_string()),
+    }
+}
+
+/// A policy's table of rules.
+fn table(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let table = match text.parse::<Table>() {
+        Ok(table) => table,
+        Err(error) => return drop(error.to_string()),
+    };
+    // What is shown is what was meant.
+    assert_eq!(table.to_string().parse().as_ref(), Ok(&table));
+    let address = [192, 0, 2, 1].into();
+    let (verdict, by) =
+        table.decide(Duration::ZERO, Operation::Connect, Protocol::Tcp, address, 443);
+    let _ = (verdict, table.reason(by));
+}
+
+/// The length of a query in two bytes, the query, and an answer: messages of DNS.
+fn dns(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return };
+    let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
+    let (asked, answered) = rest.split_at(length);
+    let Ok(question) = message::query(asked) else { return };
+    assert!(question.name.bytes().all(|byte| byte.is_ascii_graphic()), "{question:?}");
+    let _ = message::answers(answered, message::id(asked), &question);
+    if let Ok(answer) = message::answer(answered, &question) {
+        assert!(answer.addresses.is_empty() || answer.ttl.is_some(), "{answer:?}");
     }
 }

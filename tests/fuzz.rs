@@ -112,3 +112,13 @@ fn types_of_a_kernel() {
 fn files_that_are_inspected() {
     run("inspect");
 }
+
+#[test]
+fn tables_of_rules() {
+    run("table");
+}
+
+#[test]
+fn messages_of_dns() {
+    run("dns");
+}

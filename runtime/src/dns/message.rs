@@ -72,7 +72,7 @@ fn text(name: &ParsedName<&[u8]>) -> String {
 
 /// A message that cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub enum Unfit {
     /// It cannot be read as a query with one question.
     Malformed,
     /// It asks for something else than records: an update, a notification.
@@ -80,12 +80,16 @@ pub(super) enum Unfit {
 }
 
 /// The transaction id; 0 where the message is too short to have one.
-pub(super) fn id(message: &[u8]) -> u16 {
+#[must_use]
+pub fn id(message: &[u8]) -> u16 {
     message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id))
 }
 
 /// Reads the question of a query. What follows it is the server's to judge.
-pub(super) fn query(message: &[u8]) -> Result<Question, Unfit> {
+///
+/// # Errors
+/// If it is none, or asks for something else.
+pub fn query(message: &[u8]) -> Result<Question, Unfit> {
     let message = Message::from_octets(message).map_err(|_| Unfit::Malformed)?;
     if message.header().qr() {
         return Err(Unfit::Malformed);
@@ -98,7 +102,8 @@ pub(super) fn query(message: &[u8]) -> Result<Question, Unfit> {
 
 /// An answer without records to this query: its id, operation and question, recursion desired or not. `None`
 /// where there must be no answer: to an answer, and to what has no header.
-pub(super) fn reply(message: &[u8], code: Rcode) -> Option<Vec<u8>> {
+#[must_use]
+pub fn reply(message: &[u8], code: Rcode) -> Option<Vec<u8>> {
     let header: &[u8; HEADER] = message.first_chunk()?;
     if header[2] & IS_ANSWER != 0 {
         return None;
@@ -136,7 +141,8 @@ pub struct Answer {
 
 /// Whether a message is an answer to this question with this id. Servers that do not understand a query may
 /// leave the question out.
-pub(super) fn answers(message: &[u8], id: u16, question: &Question) -> bool {
+#[must_use]
+pub fn answers(message: &[u8], id: u16, question: &Question) -> bool {
     let Ok(message) = Message::from_octets(message) else { return false };
     let header = message.header();
     header.id() == id
@@ -148,7 +154,10 @@ pub(super) fn answers(message: &[u8], id: u16, question: &Question) -> bool {
 }
 
 /// Reads an answer to this question.
-pub(super) fn answer(message: &[u8], question: &Question) -> Result<Answer, ParseError> {
+///
+/// # Errors
+/// If it cannot be read.
+pub fn answer(message: &[u8], question: &Question) -> Result<Answer, ParseError> {
     let message = Message::from_octets(message).map_err(|_| ParseError::ShortInput)?;
     let (mut aliases, mut found) = (HashMap::<_, Vec<_>>::new(), Vec::new());
     for record in message.answer()? {

@@ -14,7 +14,7 @@ mod counts;
 mod doors;
 mod flow;
 mod judge;
-mod message;
+pub mod message;
 mod proxy;
 mod tcp;
 mod tell;

@@ -1,0 +1,7 @@
+//! Tables of rules.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::target("table")(bytes));
