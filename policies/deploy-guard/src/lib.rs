@@ -29,8 +29,9 @@ struct Denied<'a> {
     parent: Option<&'a str>,
 }
 
+// Optional: rules about addresses do without it, and before Linux 5.14 there are no others.
 #[derive(Event)]
-#[event(kind = "dns_query")]
+#[event(kind = "dns_query", optional)]
 struct Query<'a> {
     pid: u32,
     guard: u32,
