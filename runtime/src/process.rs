@@ -6,6 +6,8 @@
 //! of the life ring are read before those of the others: an `open` may come after the `exec` that
 //! followed it.
 
+pub mod stat;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,

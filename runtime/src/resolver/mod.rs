@@ -3,7 +3,7 @@
 //! and answers through another queue.
 
 mod cgroups;
-mod proc;
+pub(crate) mod proc;
 mod users;
 
 pub(crate) use cgroups::Cgroups;

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::ffi::OsStringExt};
 
-use crate::{clock, process::Seen};
+use crate::{
+    clock,
+    process::{Seen, stat::Stat},
+};
 
 /// What the kernel puts behind the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
@@ -20,8 +23,7 @@ pub fn pids() -> impl Iterator<Item = u32> {
 /// A process. `None`: it has gone, or is hidden from us.
 pub fn look_at(pid: u32) -> Option<Seen> {
     let looked = clock::monotonic_ns();
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let (parent, start_ticks) = parent_and_start(&stat)?;
+    let Stat { parent, start_ticks, .. } = Stat::of_process(pid)?;
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| {
         let path = path.into_os_string().into_vec();
         path.strip_suffix(DELETED).unwrap_or(&path).into()
@@ -31,8 +33,7 @@ pub fn look_at(pid: u32) -> Option<Seen> {
         args.into()
     });
     // The pid may have changed hands while we looked.
-    let again = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    (parent_and_start(&again)?.1 == start_ticks).then_some(Seen {
+    (Stat::of_process(pid)?.start_ticks == start_ticks).then_some(Seen {
         looked,
         pid,
         parent,
@@ -42,26 +43,9 @@ pub fn look_at(pid: u32) -> Option<Seen> {
     })
 }
 
-/// Fields 4 and 22 of `/proc/PID/stat`. The second field may hold spaces and parentheses.
-fn parent_and_start(stat: &[u8]) -> Option<(u32, u64)> {
-    let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    let mut fields = std::str::from_utf8(&stat[behind..]).ok()?.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let ticks = fields.nth(17)?.parse().ok()?;
-    Some((parent, ticks))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_name_may_hold_spaces_and_parentheses() {
-        let stat = b"42 (a) b (c)) S 7 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0\n";
-        assert_eq!(parent_and_start(stat), Some((7, 987_654)));
-        assert_eq!(parent_and_start(b"42 (a"), None);
-        assert_eq!(parent_and_start(b"42 (a) S 7 1"), None);
-    }
 
     #[test]
     fn we_see_ourselves() {
