@@ -1,6 +1,10 @@
 //! What the governor decides is done here: tables are put in force and taken out, each decision is
 //! recorded before and after, and what the kernel denied is counted.
 
+mod arguments;
+mod signals;
+mod tree;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -27,6 +31,8 @@ use crate::{
     trust::TrustError,
 };
 
+use arguments::Arguments;
+
 /// Alerts of the agent's own about one policy.
 const ALERTS_PER_MINUTE: u32 = 6;
 
@@ -39,6 +45,7 @@ pub(super) struct Guards {
     command: Option<PathBuf>,
     /// Whether rules deny here.
     proof: canary::Proof,
+    arguments: Arguments,
     outcome: Outcome,
 }
 
@@ -61,6 +68,7 @@ impl Guards {
             protection: Protection::default(),
             command: charge.command.clone(),
             proof: canary::Proof::default(),
+            arguments: Arguments::new(),
             outcome,
         };
         guards.take_over(config);
@@ -71,7 +79,11 @@ impl Guards {
     fn take_over(&mut self, config: &Config) -> bool {
         let guard = &config.guard;
         self.outcome.desk.limit(guard.actions_per_minute, guard.breaker);
-        self.protection = Protection { agent: vec![std::process::id()], ..Protection::default() };
+        self.protection = Protection {
+            agent: vec![std::process::id()],
+            within: self.command.clone(),
+            ..Protection::default()
+        };
         for protected in &guard.protected {
             match protected {
                 config::Protected::Cgroup(path) => self.protection.cgroups.push(path.clone()),
@@ -208,6 +220,7 @@ impl Guards {
     pub fn take(&mut self, told: Told, probes: &mut Probes) {
         match told {
             Told::Ask(ask) => self.act(&ask, probes),
+            Told::Signal(ask) => self.signal(&ask, probes),
             Told::Refused { policy, scope, action, reason } => {
                 let decision = self.decision(&policy, action, By::Policy, scope);
                 self.conclude(decision, Became::Refused, reason);
@@ -481,6 +494,11 @@ impl Guards {
     /// Counts what was denied until now.
     pub fn count(&mut self) {
         self.force.count_all();
+    }
+
+    /// Returns when the decisions until now are on disk.
+    pub fn sync(&mut self) {
+        self.records.sync();
     }
 
     /// A decision that is not made yet.

@@ -233,6 +233,10 @@ impl Agent {
                 },
                 recv(self.told) -> told => if let Ok(told) = told {
                     self.policies.act(told);
+                    // What waits is not to wait for the disk.
+                    if self.told.is_empty() {
+                        self.policies.sync();
+                    }
                 },
                 recv(look) -> _ => self.policies.look(&self.config),
                 recv(sweep) -> _ => self.metrics.sweep(),
@@ -246,6 +250,7 @@ impl Agent {
                 while let Ok(told) = self.told.try_recv() {
                     self.policies.act(told);
                 }
+                self.policies.sync();
                 ready(self.policies.ready());
             }
         }

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::{self, Config, Settings},
     feed::MemberId,
-    guard::{Grant, Mode, Told, governor::Member},
+    guard::{Grant, Mode, Strength, Told, governor::Member},
     kind::Kinds,
     outcome::{PolicyLabels, StateLabels},
     plan::{self, Plan, Union},
@@ -237,6 +237,11 @@ impl Policies {
         self.guards.take(told, self.sight.probes());
     }
 
+    /// Has what was done until now on disk.
+    pub fn sync(&mut self) {
+        self.guards.sync();
+    }
+
     /// Waits until the process table knows the processes that were there before, or until `timeout`.
     pub fn settle(&self, timeout: Duration) {
         self.reader.settle(timeout);
@@ -428,11 +433,10 @@ impl Policies {
         self.guards.admit(name, member, self.sight.probes());
         // There is nothing between all and nothing yet.
         if let Some(least) = section.require
-            && grants(&loaded.imports).next().is_some()
             && self.guards.mode(name) == Mode::Enforce
-            && let Err(unproven) = self.guards.prove(self.sight.probes())
+            && let Err(reason) = self.check_strength(&loaded, least)
         {
-            let (least, reason) = (least.name(), unproven.to_string());
+            let least = least.name();
             return Err(Refused::Strength { path: path(), name: name.clone(), least, reason });
         }
         let configured = loaded.configure(settings, &section.limits, &self.outcome)?;
@@ -452,6 +456,23 @@ impl Policies {
             tracing::warn!(policy = name, "{note}");
         }
         Ok(Prepared { loaded, section, plan, configured, generation })
+    }
+
+    /// Whether all that a policy may ask for promises as much here as is required.
+    fn check_strength(&mut self, loaded: &Loaded, least: Strength) -> Result<(), String> {
+        for grant in grants(&loaded.imports) {
+            let most = grant.strength().filter(|most| *most < least);
+            if let Some(most) = most {
+                let (grant, most) = (grant.name(), most.name());
+                return Err(format!(
+                    "`{grant}` is `{most}` on every kernel: it comes after the fact"
+                ));
+            }
+            if grant == Grant::Network {
+                self.guards.prove(self.sight.probes()).map_err(|unproven| unproven.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     fn put_in(&mut self, name: &str, prepared: Prepared, latency: Duration) -> Result<(), Refused> {

@@ -83,6 +83,9 @@ impl Records {
             reason: String::new(),
             what: String::new(),
             conflicts: Vec::new(),
+            target: None,
+            tree: Vec::new(),
+            latency_ns: None,
             took_ns: None,
         }
     }
@@ -91,6 +94,19 @@ impl Records {
     pub fn write(&mut self, decision: &mut Decision) -> io::Result<()> {
         decision.time_ns = u64::try_from(wall().as_nanos()).unwrap_or(u64::MAX);
         self.decisions.as_mut().map_or(Ok(()), |decisions| decisions.write(decision))
+    }
+
+    /// Hands it to the kernel as it is, before it is done, where that cannot wait for the disk.
+    pub fn append(&mut self, decision: &mut Decision) -> io::Result<()> {
+        decision.time_ns = u64::try_from(wall().as_nanos()).unwrap_or(u64::MAX);
+        self.decisions.as_mut().map_or(Ok(()), |decisions| decisions.append(decision))
+    }
+
+    /// Returns when all records are on disk.
+    pub fn sync(&mut self) {
+        if let Some(Err(error)) = self.decisions.as_mut().map(Decisions::sync) {
+            tracing::error!(%error, "decisions cannot be recorded");
+        }
     }
 
     /// What was missed at the start, which is over.
@@ -106,9 +122,15 @@ impl Records {
     }
 
     /// Records, tells and counts what became of it.
-    pub fn conclude(&mut self, mut decision: Decision, became: Outcome, reason: String) {
+    pub fn conclude(&mut self, decision: Decision, became: Outcome, reason: String) {
+        self.conclude_unsynced(decision, became, reason);
+        self.sync();
+    }
+
+    /// The same, without waiting for the disk: [`Self::sync`] does.
+    pub fn conclude_unsynced(&mut self, mut decision: Decision, became: Outcome, reason: String) {
         (decision.outcome, decision.reason) = (became, reason);
-        if let Err(error) = self.write(&mut decision) {
+        if let Err(error) = self.append(&mut decision) {
             tracing::error!(id = decision.id, %error, "a decision cannot be recorded");
         }
         let is_missed = matches!(became, Outcome::Refused | Outcome::Failed | Outcome::Undone);

@@ -19,7 +19,7 @@ pub(super) enum Refused {
     )]
     Digest { path: String, name: String, found: Digest, allowed: String },
     #[error(
-        "{path}: what it asks for promises nothing on this kernel, but [policy.{name}] has `require = {least:?}`: {reason}"
+        "{path}: what it asks for does not promise that much, but [policy.{name}] has `require = {least:?}`: {reason}"
     )]
     Strength { path: String, name: String, least: &'static str, reason: String },
     #[error("{path}: {problems}")]

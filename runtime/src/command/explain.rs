@@ -11,7 +11,7 @@ use anyhow::bail;
 use tipstaff_runtime::{
     config::{Config, Flags},
     escape,
-    guard::{Decision, Outcome, decisions},
+    guard::{Decision, Outcome, Target, decisions},
 };
 
 use super::{Format, Usage, arguments::AgentName};
@@ -95,6 +95,10 @@ fn print(record: &Decision, format: Format, whole: bool, out: &mut impl Write) -
     if !whole {
         return Ok(());
     }
+    let target = record.target.as_ref().map(process);
+    let tree: Vec<_> = record.tree.iter().map(process).collect();
+    let latency =
+        record.latency_ns.map(|ns| format!("{:?} after the event", Duration::from_nanos(ns)));
     let took = record.took_ns.map(|ns| format!("{:?}", Duration::from_nanos(ns)));
     for (name, value) in [
         ("asked for by", record.by.clone()),
@@ -103,6 +107,9 @@ fn print(record: &Decision, format: Format, whole: bool, out: &mut impl Write) -
         ("strength", record.strength.clone()),
         ("digest", record.digest.clone()),
         ("generation", record.generation.to_string()),
+        ("process", target.unwrap_or_default()),
+        ("with it", tree.join("; ")),
+        ("done", latency.unwrap_or_default()),
         ("took", took.unwrap_or_default()),
     ] {
         if !value.is_empty() {
@@ -110,4 +117,14 @@ fn print(record: &Decision, format: Format, whole: bool, out: &mut impl Write) -
         }
     }
     Ok(())
+}
+
+/// A process, for eyes.
+fn process(target: &Target) -> String {
+    let Target { pid, start_ns, path, args, cgroup } = target;
+    let started = Duration::from_nanos(*start_ns);
+    let more = [("runs", path), ("as", &args.join(" ")), ("in", cgroup)];
+    let more = more.into_iter().filter(|(_, value)| !value.is_empty());
+    let more: Vec<_> = more.map(|(name, value)| format!(", {name} {value}")).collect();
+    format!("{pid}, started {started:?} after boot{}", more.concat())
 }

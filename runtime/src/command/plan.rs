@@ -93,8 +93,21 @@ struct Planned {
     /// The conditions of its manifest, by index.
     conditions: Vec<Option<String>>,
     plan: Plan,
-    /// Whether its rules would be in force.
+    /// What it may have done to the machine.
+    guards: Vec<Grant>,
+    /// Whether it would be done.
     enforces: bool,
+}
+
+/// What an action of this capability promises, and what it takes.
+fn promise(guard: Grant) -> Option<(&'static str, &'static str)> {
+    let strength = guard.strength()?.name();
+    let how = match guard {
+        Grant::Network => "proven on a child of the agent's before the first table is put in force",
+        Grant::Signal => "sent by the agent after the fact: what it is sent upon has happened once",
+        Grant::Urgent => return None,
+    };
+    Some((strength, how))
 }
 
 /// The kinds of this agent.
@@ -168,6 +181,7 @@ fn planned(
         conditions: subscriptions.iter().map(|asked| asked.condition.clone()).collect(),
         name,
         plan,
+        guards: grants(&loaded.imports).collect(),
         enforces: config.agent.mode.min(section.mode) == Mode::Enforce
             && grants(&loaded.imports).next().is_some(),
     })
@@ -195,8 +209,17 @@ impl<W: Write> Printer<W> {
     }
 
     fn policy(&mut self, planned: &Planned, union: &Union, kinds: &Kinds) -> io::Result<()> {
-        let Planned { name, version, conditions, plan, enforces: _ } = planned;
+        let Planned { name, version, conditions, plan, guards, enforces: _ } = planned;
         let mut lines = vec![format!("policy {name} {version}")];
+        let promises = guards.iter().filter_map(|guard| Some((guard.name(), promise(*guard)?)));
+        let promises: Vec<_> = promises.collect();
+        lines.extend(
+            promises.iter().map(|(guard, (strength, how))| format!("  {guard}: {strength}, {how}")),
+        );
+        let promises: Vec<_> = promises
+            .iter()
+            .map(|(guard, (strength, how))| json!({ "guard": guard, "strength": strength, "how": how }))
+            .collect();
         let mut subscriptions = Vec::new();
         for bound in plan.bound() {
             let condition = conditions.get(usize::from(bound.index)).and_then(Option::as_deref);
@@ -238,7 +261,7 @@ impl<W: Write> Printer<W> {
             }));
         }
         lines.extend(plan.notes.iter().map(|note| format!("  note: {note}")));
-        let json = json!({ "type": "policy", "policy": name, "version": version, "subscriptions": subscriptions, "notes": plan.notes });
+        let json = json!({ "type": "policy", "policy": name, "version": version, "guards": promises, "subscriptions": subscriptions, "notes": plan.notes });
         self.say(&json, &lines)
     }
 

@@ -214,6 +214,9 @@ fn action_line(told: &Told) -> Value {
         Told::Refused { policy: _, scope, action, reason } => {
             json!({ "type": "action", "action": action, "scope": scope, "refused": reason })
         }
+        Told::Signal(ask) => {
+            json!({ "type": "action", "action": ask.action(), "signal": ask.signal.to_string(), "pid": ask.pid, "start": ask.start })
+        }
         Told::Tripped(_) => json!({ "type": "action", "action": "breaker" }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Rule, Scope, Table};
+use super::{Rule, Scope, SignalAsk, Table};
 
 /// What a policy wants to be done in a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Ask {
 pub enum Told {
     /// A policy asks for an action, in a call that ended well.
     Ask(Ask),
+    /// A policy asks for a signal, in a call that ended well.
+    Signal(SignalAsk),
     /// A policy was refused an action at once. Only so many per minute are told.
     Refused {
         /// Name of the policy.

@@ -41,6 +41,24 @@ impl Outcome {
     }
 }
 
+/// A process that an action is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its number.
+    pub pid: u32,
+    /// Its start in nanoseconds since boot, as it was asked for or else as `/proc` has it.
+    pub start_ns: u64,
+    /// The file that it runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Its arguments; none where they could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Its cgroup, by the path on the v2 hierarchy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup: String,
+}
+
 /// A record of a decision. One that is about to be done has a second record with the same id when it
 /// is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +102,15 @@ pub struct Decision {
     /// Tables of other policies with which it is at odds: what one of them denies is denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+    /// The process that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Those that descend from it and were reached with it, as far as there is room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tree: Vec<Target>,
+    /// Time from the event upon which it was asked for to when it was done, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ns: Option<u64>,
     /// How long it took from when the governor took it up, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ns: Option<u64>,

@@ -27,6 +27,8 @@ pub struct Decisions {
     file: File,
     bytes: u64,
     most: u64,
+    /// Whether the last records may not be on disk yet.
+    unsynced: bool,
 }
 
 impl Decisions {
@@ -54,11 +56,17 @@ impl Decisions {
             Ok((file, bytes))
         };
         let (file, bytes) = open().map_err(|error| TrustError::io(&path, "open", error))?;
-        Ok(Self { directory: directory.to_owned(), file, bytes, most })
+        Ok(Self { directory: directory.to_owned(), file, bytes, most, unsynced: false })
     }
 
-    /// Writes a record. It is on disk when this returns.
+    /// Writes a record. It is on disk when this returns, with those before it.
     pub fn write(&mut self, decision: &Decision) -> io::Result<()> {
+        self.append(decision)?;
+        self.sync()
+    }
+
+    /// Writes a record. It survives this process when this returns, and the machine after [`Self::sync`].
+    pub fn append(&mut self, decision: &Decision) -> io::Result<()> {
         let mut line = serde_json::to_vec(decision)?;
         line.push(b'\n');
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.most {
@@ -70,10 +78,21 @@ impl Decisions {
             return Err(error);
         }
         self.bytes += line.len() as u64;
-        self.file.sync_data()
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Returns when all records are on disk.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        self.sync()?;
         let path = self.directory.join(FILE);
         match fs::rename(&path, self.directory.join(FORMER)) {
             // It was renamed before, and then no new one could be made.
@@ -136,6 +155,9 @@ mod tests {
             reason: "x".repeat(50),
             what: String::new(),
             conflicts: vec!["another".into()],
+            target: None,
+            tree: Vec::new(),
+            latency_ns: None,
             took_ns: Some(5),
         }
     }

@@ -2,6 +2,7 @@
 //! thread that calls the policy. What passes is handed to the governor when the call has ended well.
 
 mod before;
+mod signal;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -85,6 +86,15 @@ struct Standing {
 }
 
 impl Standing {
+    /// Whether anything may be asked for.
+    fn check_mode(&self) -> Result<(), Refusal> {
+        if self.mode > Mode::Observe {
+            return Ok(());
+        }
+        let why = &self.why;
+        Err(Refusal::new(&format_args!("the mode is `observe`, nothing is done: {why}")))
+    }
+
     /// Forgets the number of a guard that there is not, nor will be when what is asked for is done: until
     /// then a table that comes after another has its number.
     fn forget_number(&mut self, scope: &Scope) {
@@ -298,12 +308,7 @@ impl PolicyDesk {
         wish: Wish<'_>,
         now: Instant,
     ) -> Result<u32, Refusal> {
-        if standing.mode == Mode::Observe {
-            let why = &standing.why;
-            return Err(Refusal::new(&format_args!(
-                "the mode is `observe`, nothing is done: {why}"
-            )));
-        }
+        standing.check_mode()?;
         let scope: Scope = scope.parse().map_err(|error| Refusal::new(&error))?;
         if scope == Scope::Command && !self.desk.shared.has_command {
             let reason = "there is no scope `command` here: it is that of `tipstaff exec`; expected `cgroup:/PATH`";

@@ -6,14 +6,19 @@
 pub enum Grant {
     /// `guard-network`: which connections the processes of a cgroup may make.
     Network,
+    /// `guard-signal`: signals to processes.
+    Signal,
     /// Subscriptions that are `urgent`: their events go before all others.
     Urgent,
 }
 
 impl Grant {
     /// All grants, with their names.
-    pub const ALL: &[(Self, &'static str)] =
-        &[(Self::Network, "guard-network"), (Self::Urgent, "urgent")];
+    pub const ALL: &[(Self, &'static str)] = &[
+        (Self::Network, "guard-network"),
+        (Self::Signal, "guard-signal"),
+        (Self::Urgent, "urgent"),
+    ];
 
     /// Its name.
     #[must_use]
@@ -25,8 +30,18 @@ impl Grant {
     #[must_use]
     pub fn is_interface(self) -> bool {
         match self {
-            Self::Network => true,
+            Self::Network | Self::Signal => true,
             Self::Urgent => false,
+        }
+    }
+
+    /// The most that its actions can promise on any kernel; none: it has no actions.
+    #[must_use]
+    pub fn strength(self) -> Option<Strength> {
+        match self {
+            Self::Network => Some(Strength::Prevent),
+            Self::Signal => Some(Strength::Remediate),
+            Self::Urgent => None,
         }
     }
 

@@ -12,7 +12,7 @@
 //! | `mode` | how far an action may go |
 //! | `grant` | the capabilities that need the operator's permission |
 //! | `scope` | where rules apply |
-//! | `ask` | what policies ask for |
+//! | `ask`, `signal` | what policies ask for |
 //! | `desk` | where policies ask for actions, and get the answer that can be known at once |
 //! | `governor` | what is done about it, in which mode, and which tables are in force |
 //! | `protect` | what no action may reach |
@@ -32,6 +32,7 @@ mod nodes;
 mod protect;
 mod rule;
 mod scope;
+mod signal;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ mod words;
 
 pub use ask::{Action, Ask, Refusal, Told, Wish};
 pub use conflict::denied_elsewhere;
-pub use decision::{Decision, Outcome};
+pub use decision::{Decision, Outcome, Target};
 pub use decisions::Decisions;
 pub use desk::{Desk, Held, PolicyDesk, RuleText};
 pub use governor::Governor;
@@ -48,8 +49,9 @@ pub use grant::{Grant, OnQuarantine, Strength};
 pub use mode::{Mode, NoMode};
 pub use name::{NameIndex, NameRule, Names};
 pub(crate) use nodes::nanoseconds;
-pub use protect::{Protected, Protection};
+pub use protect::{Protected, Protection, Reach};
 pub use rule::{MAX_REASON, Ports, Prefix, Rule, RuleError};
 pub use scope::{Scope, ScopeError, cgroup_path};
+pub use signal::{Signal, SignalAsk, SignalWish};
 pub use table::{By, Table, TableError};
 pub use words::{GuardMode, Operation, Operations, Protocol, Verdict};

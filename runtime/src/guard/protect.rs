@@ -1,7 +1,9 @@
 //! What no action may reach: an action on a cgroup is one on every process in it and below it.
 
+mod process;
+
 use std::{
-    fs, io,
+    fs, io, iter,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -9,6 +11,12 @@ use std::{
 use rustix::io::Errno;
 
 use super::cgroup_path;
+use crate::process::stat::Stat;
+
+pub use process::Reach;
+
+/// Most ancestors that a process is taken to have.
+const MOST_ANCESTORS: usize = 4096;
 
 /// What no action may reach, besides process 1 and kernel threads.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +27,8 @@ pub struct Protection {
     pub cgroups: Vec<String>,
     /// Files, every process that runs one of which is protected.
     pub executables: Vec<PathBuf>,
+    /// Directory of the only cgroup whose processes may be signalled, if there is such a one.
+    pub within: Option<PathBuf>,
 }
 
 /// Why no action may be done on a cgroup.
@@ -81,42 +91,28 @@ impl Protection {
         if let Some(protected) = self.cgroups.iter().find(overlaps) {
             return Err(Protected::Cgroup(protected.clone()));
         }
-        let known = self.known();
-        let executables: Vec<Executable> = self
-            .executables
-            .iter()
-            .map(|path| Executable { path: path.clone(), file: file_id(path) })
-            .collect();
-        let mut waiting = vec![directory.to_owned()];
-        while let Some(here) = waiting.pop() {
-            for pid in processes(&here)? {
-                if let Some(why) = protects(pid, &known, &executables) {
-                    return Err(Protected::Process { pid, cgroup: shown_below(mount, &here), why });
-                }
-            }
-            match fs::read_dir(&here) {
-                Ok(entries) => waiting.extend(
-                    entries
-                        .flatten()
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                ),
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(unknown(&here, error)),
-            }
-        }
-        Ok(())
+        let (known, executables) = (self.known(), self.executables());
+        let found = first_process(directory, |here, pid| {
+            let why = protects(pid, &known, &executables)?;
+            Some(Protected::Process { pid, cgroup: shown_below(mount, here), why })
+        });
+        found?.map_or(Ok(()), Err)
+    }
+
+    fn executables(&self) -> Vec<Executable> {
+        let executable = |path: &PathBuf| Executable { path: path.clone(), file: file_id(path) };
+        self.executables.iter().map(executable).collect()
     }
 
     fn known(&self) -> Vec<Known> {
         let mut known = vec![Known { pid: 1, why: "it is the first process" }];
         for &agent in &self.agent {
             known.push(Known { pid: agent, why: "it is the agent, or one of its helpers" });
-            let mut pid = agent;
-            while let Some(parent) = parent(pid).filter(|parent| *parent > 1) {
-                known.push(Known { pid: parent, why: "the agent descends from it" });
-                pid = parent;
-            }
+            known.extend(
+                ancestors(agent)
+                    .filter(|pid| *pid > 1)
+                    .map(|pid| Known { pid, why: "the agent descends from it" }),
+            );
         }
         known
     }
@@ -142,6 +138,30 @@ fn unknown(path: &Path, error: io::Error) -> Protected {
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+/// What is found first of the processes in a cgroup and below it, each with its cgroup.
+fn first_process<T>(
+    directory: &Path,
+    look: impl Fn(&Path, u32) -> Option<T>,
+) -> Result<Option<T>, Protected> {
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(here) = waiting.pop() {
+        if let Some(found) = processes(&here)?.into_iter().find_map(|pid| look(&here, pid)) {
+            return Ok(Some(found));
+        }
+        match fs::read_dir(&here) {
+            Ok(entries) => waiting.extend(
+                entries
+                    .flatten()
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            ),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(unknown(&here, error)),
+        }
+    }
+    Ok(None)
 }
 
 /// The processes in a cgroup, not in those below it.
@@ -172,7 +192,7 @@ fn protects(pid: u32, known: &[Known], executables: &[Executable]) -> Option<Str
     if let Some(known) = found(pid).or_else(|| found(thread_group(pid)?)) {
         return Some(known.why.to_owned());
     }
-    if is_kernel_thread(pid) {
+    if Stat::of_process(pid).is_some_and(|stat| stat.is_kernel_thread()) {
         return Some("it is a thread of the kernel".to_owned());
     }
     if executables.is_empty() {
@@ -194,21 +214,11 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Fields of `/proc/PID/stat` behind the name, which may hold anything.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = text.rsplit_once(')')?;
-    Some(fields.split_whitespace().map(str::to_owned).collect())
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid)?.get(1)?.parse().ok()
-}
-
-fn is_kernel_thread(pid: u32) -> bool {
-    const PF_KTHREAD: u32 = 0x0020_0000;
-    let flags = stat(pid).and_then(|fields| fields.get(6)?.parse::<u32>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+/// The processes from which one descends, the nearest first.
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    let parent = |pid: u32| Some(Stat::of_process(pid)?.parent).filter(|parent| *parent > 0);
+    // None is its own ancestor; yet numbers may change hands while we look.
+    iter::successors(parent(pid), move |pid| parent(*pid)).take(MOST_ANCESTORS)
 }
 
 /// The process of a thread.
@@ -239,7 +249,7 @@ mod tests {
     #[test]
     fn the_root_and_whoever_holds_someone_protected_is_refused_with_the_reason() {
         let own = std::process::id();
-        let parent = parent(own).unwrap();
+        let parent = ancestors(own).next().unwrap();
         let (own, parent_text) = (own.to_string(), parent.to_string());
         let mount = tree(&[
             ("", ""),
@@ -281,15 +291,5 @@ mod tests {
         let protection = Protection { executables, ..Protection::default() };
         let refused = check(&protection, mount.path(), "d").unwrap_err();
         assert!(refused.contains("it runs /"), "{refused}");
-    }
-
-    #[test]
-    fn kernel_threads_are_known() {
-        // The second process of the machine starts all of them; it is not seen in a container.
-        let name = fs::read_to_string("/proc/2/comm").unwrap_or_default();
-        if name.trim() == "kthreadd" {
-            assert!(is_kernel_thread(2));
-        }
-        assert!(!is_kernel_thread(std::process::id()));
     }
 }

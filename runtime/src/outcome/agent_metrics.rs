@@ -287,6 +287,8 @@ agent_metrics! {
     log_lines_limited: PerPolicy;
     /// Decisions about actions, by what became of them: done, audited, refused, failed, undone.
     actions: Family<ActionLabels, Counter>;
+    /// Time from an event until a signal that a policy sends upon it was sent.
+    signal_delay: Family<PolicyLabels, Delay>, Seconds;
     /// Operations that the rules of a policy denied, or would have denied in audit, counted in the kernel.
     denials: Family<DenialLabels, Counter>;
     /// Lines dropped because standard output did not take them.

@@ -20,6 +20,15 @@ pub mod guard_network {
     });
 }
 
+/// The capability `guard-signal`.
+pub mod guard_signal {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "author-guard-signal",
+        imports: { default: trappable },
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wasmtime::component::bindgen!({ path: "../wit", world: "author-ticks" });

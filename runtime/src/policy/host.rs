@@ -3,6 +3,7 @@
 
 mod alerts;
 mod guard_network;
+mod guard_signal;
 mod kept;
 mod log;
 mod metrics;
@@ -13,11 +14,11 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
 use super::{
     Limits,
-    bindings::{Author, guard_network::AuthorGuardNetwork},
+    bindings::{Author, guard_network::AuthorGuardNetwork, guard_signal::AuthorGuardSignal},
     deadline::Deadline,
     limiter::Limiter,
 };
-use crate::guard::Ask;
+use crate::guard::{Ask, SignalAsk};
 
 pub use kept::{Outcome, PolicyOutcome};
 
@@ -30,6 +31,8 @@ pub struct State {
     outcome: PolicyOutcome,
     /// Actions that were asked for in the call that runs.
     waiting: Vec<Ask>,
+    /// Signals likewise.
+    signals: Vec<SignalAsk>,
     handles: ResourceTable,
     stdout: wasi::Lines,
     stderr: wasi::Lines,
@@ -45,6 +48,7 @@ impl State {
             deadline: Deadline::new(limits.start_up, "start_up"),
             outcome,
             waiting: Vec::new(),
+            signals: Vec::new(),
             handles,
             stdout: wasi::Lines::default(),
             stderr: wasi::Lines::default(),
@@ -53,6 +57,8 @@ impl State {
 
     /// Hands over the actions that were asked for: the call has ended well, and the instance runs.
     pub fn hand_in(&mut self) {
+        // They are what is urgent: a table takes milliseconds.
+        self.outcome.desk.hand_in_signals(&mut self.signals);
         self.outcome.desk.hand_in(&mut self.waiting);
     }
 }
@@ -62,5 +68,6 @@ pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     Author::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     AuthorGuardNetwork::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    AuthorGuardSignal::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -24,6 +24,16 @@ pub mod guard_network {
     });
 }
 
+/// The capability `guard-signal`.
+pub mod guard_signal {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-guard-signal",
+        pub_export_macro: true,
+        default_bindings_module: "tipstaff::bindings::guard_signal",
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wit_bindgen::generate!({

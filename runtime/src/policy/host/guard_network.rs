@@ -12,12 +12,15 @@ use crate::{
 impl State {
     fn ask(&mut self, scope: &str, wish: Wish<'_>) -> Result<u32, String> {
         let asked = self.outcome.desk.ask(&mut self.waiting, scope, wish);
-        asked.map_err(|Refusal { reason, limit }| {
-            if let Some(key) = limit {
-                self.outcome.limit_reached(key);
-            }
-            reason
-        })
+        asked.map_err(|refusal| self.told(refusal))
+    }
+
+    /// What the policy is told, with the limit counted that was reached.
+    pub(super) fn told(&self, Refusal { reason, limit }: Refusal) -> String {
+        if let Some(key) = limit {
+            self.outcome.limit_reached(key);
+        }
+        reason
     }
 }
 

@@ -3,3 +3,4 @@
 //! is not granted it does not load.
 
 pub mod network;
+pub mod signal;
