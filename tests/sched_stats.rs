@@ -195,7 +195,7 @@ fn migrations_of_a_process_are_those_that_the_kernel_and_perf_count() {
         command.args(["stat", "-x", ",", "-e", "cpu-migrations", "-o"]).arg(told.path());
         command.args(["--", kernel::PYTHON, "-I", "-S", "-c", MIGRATES]);
     } else {
-        here::skip("the comparison with perf", "it is not installed");
+        without("perf");
     }
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     let parent = child.id();
@@ -274,6 +274,17 @@ fn waits_of_a_process_are_those_that_proc_measures() {
     assert!(rows.sum("uninterruptible", &of_pid) <= blocked);
 }
 
+/// Says that there is no comparison with this program.
+fn without(program: &str) {
+    if kernel::vm::emulated() {
+        eprintln!(
+            "skipped the comparison with {program}: with its libraries it is too large for the VMs"
+        );
+    } else {
+        here::skip(&format!("the comparison with {program}"), "it is not installed");
+    }
+}
+
 /// bpftrace's own runqlat.bt, in nanoseconds, of one program.
 fn runqlat(comm: &str) -> String {
     format!(
@@ -292,7 +303,7 @@ fn runqlat(comm: &str) -> String {
 fn waits_are_distributed_as_bpftrace_says() {
     let Some(_guard) = alone() else { return };
     if Command::new("bpftrace").arg("--version").output().is_err() {
-        here::skip("the comparison with bpftrace", "it is not installed");
+        without("bpftrace");
         return;
     }
     let comm = format!("rq{}", std::process::id());
