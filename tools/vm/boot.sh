@@ -8,7 +8,7 @@ set -euo pipefail
 kernel=$1 initramfs=$2 directory=$3 machine=$4
 boots=3 # at most
 patience=180 # seconds until the tests begin; where nothing else runs it is 10
-limit=${VM_TIMEOUT:-1500} # seconds: three times what it takes where nothing else runs
+limit=${VM_TIMEOUT:-3000} # seconds: some three times what it takes where nothing else runs
 mkdir -p "$directory"
 log=$directory/$machine.log console=$directory/$machine.console
 
