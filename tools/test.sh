@@ -8,3 +8,17 @@ cargo test --release -- --test-threads=2
 for policy in policies/*/; do
     target/release/tipstaff test "target/policies/$(basename "$policy").wasm" --cases "$policy/cases"
 done
+
+# The two ends of what is supported, and what tells most; `make test-vm` does it with all, which takes
+# too long here.
+ends="5.10 7.2"
+telling="kernels degraded events exec exec_enforce file_calls filters guard_network guard_dns"
+export KERNEL=
+if tools/vm/kernels.sh $ends >/dev/null; then
+    SERIES=$ends TESTS=$telling tools/test-vm.sh
+elif [ -n "${CI:-}" ]; then
+    echo "test: other kernels: they are missing, also in CI" >&2
+    exit 1
+else
+    echo "SKIPPED other kernels: they are missing, as said above" >&2
+fi
