@@ -16,7 +16,9 @@ use std::{
 };
 
 use files::{bytes, given, python, recording};
-use kernel::{Event, Load, PYTHON, Recording, alone, sees_uring, vm::rounds, ways, ways_program};
+use kernel::{
+    Event, Load, PYTHON, Recording, alone, here::ways_program, sees_uring, vm::rounds, ways,
+};
 use rustix::fs::{FileType, Mode};
 use tipstaff_events::{
     catalogue::{open, rename, unlink},

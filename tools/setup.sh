@@ -57,7 +57,7 @@ fi
 case $goal in
 demo) packages "the demo makes connections with it" python3 ;;
 test)
-    packages "the tests compare with what these report" strace bpftool bpftrace fio linux-perf curl bind9-dnsutils python3 procps iproute2 util-linux
+    packages "the tests compare with what these report" strace bpftool bpftrace fio linux-perf curl bind9-dnsutils git python3 procps iproute2 util-linux
     packages "the tests of the DNS guard have it as the server" dnsmasq-base
     packages "the tests run on other kernels in it" qemu-system-x86 busybox-static xz-utils
     node=(nodejs npm)

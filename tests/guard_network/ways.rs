@@ -16,7 +16,7 @@ use tipstaff_runtime::guard::GuardMode;
 
 use super::{
     Caller, EINPROGRESS, EPERM, Guarded,
-    kernel::{self, PYTHON, alone, cgroup::Cgroup, ways_program},
+    kernel::{self, PYTHON, alone, cgroup::Cgroup, here::ways_program},
 };
 
 /// A web server on that address, for as long as the test runs: its port.

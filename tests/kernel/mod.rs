@@ -15,7 +15,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -440,32 +440,9 @@ pub fn assert_gone(programs: &BTreeSet<u32>, maps: &BTreeSet<u32>) {
     }
 }
 
-/// The program that `SOURCE.c` beside this file makes, under this name, in a folder of its own.
-pub fn compiled(source: &str, name: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join(name);
-    // Where there is no compiler, as in a VM, it was compiled before.
-    if let Some(programs) = std::env::var_os("TIPSTAFF_PROGRAMS") {
-        here::copy_program(Path::new(&programs).join(source), &program);
-    } else {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernel");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-O1", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program);
-        compiler.arg(sources.join(source).with_extension("c"));
-        assert!(compiler.status().unwrap().success());
-    }
-    (folder, program)
-}
-
-/// The program of `ways.c`: system calls by the 32-bit table and by `io_uring`.
-pub fn ways_program() -> &'static Path {
-    static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &PROGRAM.get_or_init(|| compiled("ways", "ways")).1
-}
-
-/// Runs it. Its pid, and what the calls returned.
+/// Runs the program of `ways.c`. Its pid, and what the calls returned.
 pub fn ways(arguments: &[&str]) -> (u32, Vec<i64>) {
-    let mut command = Command::new(ways_program());
+    let mut command = Command::new(here::ways_program());
     let child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     (child.id(), numbers(child))
 }

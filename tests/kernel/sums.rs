@@ -171,7 +171,7 @@ pub fn name() -> String {
 /// `calls.c`, compiled.
 pub fn calls() -> &'static Path {
     static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &PROGRAM.get_or_init(|| kernel::compiled("calls", &name())).1
+    &PROGRAM.get_or_init(|| kernel::here::compiled("calls", &name())).1
 }
 
 /// Runs `calls` with these arguments to its end; its pid.

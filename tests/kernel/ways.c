@@ -7,6 +7,7 @@
 //        whose completions find no room; all known by the same number where SAME is 1
 //        ways uring-waits FIFO USER: opens it as that user, says so, and ends when it is open
 //        ways unreadable: calls by socketcall without arguments
+//        ways compat-open PATH | ways uring-open PATH: opens it for reading, then for writing and truncated
 // Prints what each call returned, one number a line.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -294,6 +295,24 @@ static void unreadable(void) {
     said(int80(102, 5, 0, 0, 0)); // socketcall: accept
 }
 
+static void compat_open(const char *path) {
+    char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    if (low == MAP_FAILED) exit(1);
+    strncpy(low, path, 4095);
+    said(int80(5, (long)low, O_RDONLY, 0, 0));
+    said(int80(295, AT_FDCWD, (long)low, O_WRONLY | O_TRUNC, 0));
+}
+
+static void uring_open(const char *path) {
+    struct ring ring_ = ring(), *r = &ring_;
+    said(submit(r, entry(IORING_OP_OPENAT, AT_FDCWD, path, 0, 0, O_RDONLY)));
+    said(submit(r, entry(IORING_OP_OPENAT, AT_FDCWD, path, 0, 0, O_WRONLY | O_TRUNC)));
+    // By a worker of the kernel's, which acts for us.
+    struct io_uring_sqe late = entry(IORING_OP_OPENAT, AT_FDCWD, path, 0, 0, O_RDONLY);
+    late.flags = IOSQE_ASYNC;
+    said(submit(r, late));
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "compat")) compat(arguments[2]);
     else if (count == 4 && !strcmp(arguments[1], "uring")) uring(arguments[2], atoi(arguments[3]));
@@ -306,6 +325,8 @@ int main(int count, char **arguments) {
     else if (count == 4 && !strcmp(arguments[1], "sockets-full")) sockets_full(atoi(arguments[2]), atoi(arguments[3]));
     else if (count == 4 && !strcmp(arguments[1], "uring-waits")) uring_waits(arguments[2], atoi(arguments[3]));
     else if (count == 2 && !strcmp(arguments[1], "unreadable")) unreadable();
+    else if (count == 3 && !strcmp(arguments[1], "compat-open")) compat_open(arguments[2]);
+    else if (count == 3 && !strcmp(arguments[1], "uring-open")) uring_open(arguments[2]);
     else return 2;
     return 0;
 }

@@ -1,7 +1,12 @@
 //! What a test has of the machine that it runs on, and what becomes of it where that is missing.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
 
 /// How long anything here may take before the test fails. Generous: the machine may be busy, or a VM on
 /// a busy one.
@@ -28,4 +33,27 @@ pub fn can_probe(test: &str) -> bool {
 pub fn copy_program(program: impl AsRef<Path>, to: impl AsRef<Path>) {
     let copied = Command::new("cp").arg("--").arg(program.as_ref()).arg(to.as_ref()).status();
     assert!(copied.expect("cp runs").success(), "{} is copied", to.as_ref().display());
+}
+
+/// The program that `SOURCE.c` in `tests/kernel` makes, under this name, in a folder of its own.
+pub fn compiled(source: &str, name: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join(name);
+    // Where there is no compiler, as in a VM, it was compiled before.
+    if let Some(programs) = std::env::var_os("TIPSTAFF_PROGRAMS") {
+        copy_program(Path::new(&programs).join(source), &program);
+    } else {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernel");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program);
+        compiler.arg(sources.join(source).with_extension("c"));
+        assert!(compiler.status().unwrap().success());
+    }
+    (folder, program)
+}
+
+/// The program of `ways.c`: system calls by the 32-bit table and by `io_uring`.
+pub fn ways_program() -> &'static Path {
+    static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &PROGRAM.get_or_init(|| compiled("ways", "ways")).1
 }

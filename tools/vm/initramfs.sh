@@ -35,8 +35,8 @@ libraries() {
 }
 
 programs=()
-for name in bash bpftool cat chmod chrt cp curl dash dd dig dnsmasq env false fio getent grep head id ip ln ls mkdir mknod mount mv nice printf ps \
-    rm rmdir sed seq setpriv setsid sh sleep strace stty sync tail tar timeout touch tr true umount uname unshare xargs; do
+for name in bash bpftool cat chmod chrt cp curl dash dd dig dnsmasq env false fio getent git grep head id ip ln ls mkdir mkfifo mknod mount mv nice printf ps \
+    rm rmdir sed seq setpriv setsid sh sleep stat strace stty sync tail tar timeout touch tr true truncate umount uname unshare xargs; do
     # Not the shell's own, and not what is first on somebody's PATH.
     program=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name") ||
         { echo "initramfs: $name is missing: tools/setup.sh test installs what the tests need" >&2; exit 1; }

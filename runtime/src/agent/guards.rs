@@ -2,6 +2,7 @@
 //! recorded before and after, and what the kernel denied is counted.
 
 mod arguments;
+mod paths;
 mod signals;
 mod tree;
 
@@ -20,7 +21,7 @@ use crate::{
     clock,
     config::{self, Config},
     guard::{
-        Action, Ask, Decision, Governor, GuardMode, Mode, OnQuarantine, Outcome as Became,
+        Action, Ask, Decision, Governor, Grant, GuardMode, Mode, OnQuarantine, Outcome as Became,
         Protected, Protection, Scope, Strength, Told, denied_elsewhere,
         governor::{InForce, Member, Switch, Verdict},
     },
@@ -46,6 +47,8 @@ pub(super) struct Guards {
     /// Whether rules deny here.
     proof: canary::Proof,
     arguments: Arguments,
+    /// Rules about files and programs.
+    paths: paths::Paths,
     outcome: Outcome,
 }
 
@@ -69,6 +72,7 @@ impl Guards {
             command: charge.command.clone(),
             proof: canary::Proof::default(),
             arguments: Arguments::new(),
+            paths: paths::Paths::new(charge.paths.clone()),
             outcome,
         };
         guards.take_over(config);
@@ -168,6 +172,7 @@ impl Guards {
 
     /// A policy is gone, and so are its tables.
     pub fn remove(&mut self, policy: &str) {
+        self.paths.forget(policy);
         for scope in self.governor.forget(policy) {
             let mut decision = self.decision(policy, "release", By::Agent, scope.to_string());
             "observe".clone_into(&mut decision.mode);
@@ -221,6 +226,7 @@ impl Guards {
         match told {
             Told::Ask(ask) => self.act(&ask, probes),
             Told::Signal(ask) => self.signal(&ask, probes),
+            Told::Paths(ask) => self.confine(ask),
             Told::Refused { policy, scope, action, reason } => {
                 let decision = self.decision(&policy, action, By::Policy, scope);
                 self.conclude(decision, Became::Refused, reason);
@@ -333,7 +339,7 @@ impl Guards {
         probes: &mut Probes,
     ) -> Result<(), String> {
         let proven = match mode {
-            GuardMode::Enforce => Some(self.prove(probes)),
+            GuardMode::Enforce => Some(self.prove_network(probes)),
             GuardMode::Audit => self.proof.known().cloned(),
         };
         match (proven, mode) {
@@ -348,8 +354,17 @@ impl Guards {
         }
     }
 
-    /// Whether rules deny on this kernel.
-    pub fn prove(&mut self, probes: &mut Probes) -> Result<(), canary::Unproven> {
+    /// Whether rules of this capability deny on this kernel, and else why that is not so.
+    pub fn prove(&mut self, grant: Grant, probes: &mut Probes) -> Result<(), String> {
+        match grant {
+            Grant::Network => self.prove_network(probes).map_err(|unproven| unproven.to_string()),
+            Grant::File | Grant::Exec => self.paths.prove(grant),
+            // These are what they are on every kernel.
+            Grant::Signal | Grant::Urgent => Ok(()),
+        }
+    }
+
+    fn prove_network(&mut self, probes: &mut Probes) -> Result<(), canary::Unproven> {
         self.proof.get(|| canary::prove(probes))
     }
 

@@ -32,7 +32,8 @@ use crossbeam_channel::{Receiver, after, never, select, tick};
 use crate::{
     config::{Attach, Config},
     control::{self, Answered, Request},
-    guard::{Decision, Desk, Mode, NoMode, Told},
+    exec::Domain,
+    guard::{Decision, Desk, Mode, NoMode, Told, paths::Home},
     kind::Kinds,
     outcome::{AgentMetrics, Alerts, Metrics},
     policy::{Compiler, LoadError, Outcome, Pool, Workshop},
@@ -74,6 +75,8 @@ pub struct Charge {
     /// Directory, on the v2 hierarchy, of the cgroup that the scope `command` means. Without one there
     /// is no such scope.
     pub command: Option<PathBuf>,
+    /// Where paths in rules begin that do not begin with `/`.
+    pub paths: Home,
     /// Mode in place of that of the configuration.
     pub mode: Option<Mode>,
     /// Directory in which decisions about actions are kept, made if it is missing. Without one they are
@@ -137,6 +140,8 @@ pub struct Ready {
     /// What policies should have got in enforce mode, and did not: whoever counts on their rules goes no
     /// further.
     pub not_done: Vec<Decision>,
+    /// Rules about files and programs, which whoever becomes the command has to enter.
+    pub domains: Vec<Domain>,
 }
 
 /// See the module's documentation.
@@ -246,6 +251,7 @@ impl Agent {
                 is_ready = true;
                 self.policies.settle(SETTLE);
                 self.policies.look(&self.config);
+                self.desk.begin_command();
                 // What was asked for until now is in force before anybody counts on it.
                 while let Ok(told) = self.told.try_recv() {
                     self.policies.act(told);

@@ -146,7 +146,8 @@ impl Policies {
 
     /// How the start went, once.
     pub fn ready(&mut self) -> Ready {
-        Ready { running: self.active.len(), not_done: self.guards.started() }
+        let (not_done, domains) = (self.guards.started(), self.guards.domains());
+        Ready { running: self.active.len(), not_done, domains }
     }
 
     /// Says why a file holds no policy that runs. What ran from it before goes on.
@@ -468,9 +469,7 @@ impl Policies {
                     "`{grant}` is `{most}` on every kernel: it comes after the fact"
                 ));
             }
-            if grant == Grant::Network {
-                self.guards.prove(self.sight.probes()).map_err(|unproven| unproven.to_string())?;
-            }
+            self.guards.prove(grant, self.sight.probes())?;
         }
         Ok(())
     }

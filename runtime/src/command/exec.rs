@@ -23,11 +23,11 @@ use tipstaff_runtime::{
         Ended, ExecError, Identity, Keeper, Links, NotStarted, OnDeath, Process, Scope, StandIn,
         Supervisor, leave_descriptors_to_the_command, named,
     },
-    guard::Mode,
+    guard::{Grant, Mode, paths::Home},
     outcome::{AgentMetrics, Alerts, Metrics, expose::Exposition},
     sink::{
         Totals,
-        blocked::{Feed, Sums},
+        blocked::{Feed, Files, Sums},
         stdout, summary,
     },
     trust::Trust,
@@ -163,6 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
     })
     .map_err(ExecError::from)?;
+    let paths = beginnings(identity.as_ref()).context("the working directory")?;
     // First of all: it inherits what we were given.
     let stand_in =
         StandIn::spawn(&command, identity.as_ref(), scope.path()).map_err(ExecError::StandIn)?;
@@ -179,11 +180,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::new(config.metrics.idle_expiry);
     let (alerts, raised) = Alerts::new(stdout::WAITING, Arc::clone(&counts));
     // What is denied is told, whatever policies say of it.
-    let feed = (mode > Mode::Observe).then(Feed::new).transpose()?;
+    let feed =
+        (mode > Mode::Observe).then(|| Feed::new(attempts_on_files(&config, mode))).transpose()?;
     let links = Links::to(&keeper);
     let keep = links.clone();
     let charge = Charge {
         command: Some(scope.path().to_owned()),
+        paths,
         mode: Some(mode),
         decisions: None,
         keep: Some(Keep(Arc::new(move |links| keep.keep(links)))),
@@ -222,13 +225,32 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (denied, would_deny) = (tally.denied("denied"), tally.denied("would_deny"));
     let sums = Sums { denied: denied.unwrap_or(0), would_deny: would_deny.unwrap_or(0) };
     let summary = summary(&metrics.families(), &Totals::of(&counts, &kinds), report.style);
-    report.finish(sums, summary);
+    let on_files = report.finish(sums, summary);
     // What is not known is no proof that nothing was denied.
-    if args.fail_on_block && denied != Some(0) {
+    if args.fail_on_block && (denied != Some(0) || on_files > 0) {
         return Ok(BLOCKED.into());
     }
     supervisor.end_as(ended);
     Ok(ended.code().into())
+}
+
+/// Where paths in rules begin.
+fn beginnings(identity: Option<&Identity>) -> std::io::Result<Home> {
+    let home = identity.map_or_else(
+        || std::env::var_os("HOME").unwrap_or_else(|| "/".into()),
+        |identity| identity.home.clone(),
+    );
+    Ok(Home { directory: std::env::current_dir()?, home: home.into() })
+}
+
+/// Which events on files tell of what rules deny, if a policy may ask for rules about files.
+fn attempts_on_files(config: &Config, mode: Mode) -> Option<Files> {
+    let mut sections = config.policies.values();
+    let is_granted = |grant: &Grant| matches!(grant, Grant::File | Grant::Exec);
+    sections.any(|section| section.grants.iter().any(is_granted)).then_some(match mode {
+        Mode::Enforce => Files::Denied,
+        Mode::Observe | Mode::Audit => Files::All,
+    })
 }
 
 /// What the agent has counted of rules.
@@ -362,7 +384,7 @@ fn started(
     ready: &Receiver<Ready>,
     named: usize,
 ) -> anyhow::Result<rustix::process::Pid> {
-    let Ready { running, not_done } = loop {
+    let Ready { running, not_done, domains } = loop {
         match ready.recv_timeout(LOOK_EVERY) {
             Ok(ready) => break ready,
             Err(RecvTimeoutError::Disconnected) => return Err(ExecError::NoAgent.into()),
@@ -383,7 +405,7 @@ fn started(
         supervisor.step_aside(keeper);
     }
     let command = stand_in.pid();
-    stand_in.start()?;
+    stand_in.start(&domains)?;
     Ok(command)
 }
 

@@ -104,6 +104,9 @@ fn promise(guard: Grant) -> Option<(&'static str, &'static str)> {
     let strength = guard.strength()?.name();
     let how = match guard {
         Grant::Network => "proven on a child of the agent's before the first table is put in force",
+        Grant::File | Grant::Exec => {
+            "in `tipstaff exec` alone, proven on children of the agent's before the command starts"
+        }
         Grant::Signal => "sent by the agent after the fact: what it is sent upon has happened once",
         Grant::Urgent => return None,
     };

@@ -16,7 +16,10 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::{Value, json};
 use tipstaff_runtime::{
-    guard::{Action, Ask, Desk, Mode, Told},
+    guard::{
+        Action, Ask, Desk, Mode, Told,
+        paths::{self, PathAsk},
+    },
     kind::Kinds,
     outcome::{
         AgentMetrics, Alert, Alerts, FamilySnapshot, MetricKind, Metrics, SeriesSnapshot,
@@ -210,6 +213,9 @@ fn action_line(told: &Told) -> Value {
                 Action::Clear => String::new(),
             };
             json!({ "type": "action", "action": action.name(), "scope": scope.to_string(), "guard": guard, "what": what })
+        }
+        Told::Paths(PathAsk { policy: _, grant, table }) => {
+            json!({ "type": "action", "action": paths::action(*grant), "scope": "command", "what": table.to_string() })
         }
         Told::Refused { policy: _, scope, action, reason } => {
             json!({ "type": "action", "action": action, "scope": scope, "refused": reason })

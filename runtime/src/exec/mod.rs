@@ -7,8 +7,8 @@
 //!    its own: so the command inherits what the wrapper was given, and nothing else. The stand-in
 //!    waits.
 //! 2. The wrapper starts the [`Keeper`], loads the policies, and attaches the probes.
-//! 3. The stand-in enters the cgroup, gives up its rights, and becomes the command; the wrapper passes
-//!    on signals and waits, see [`supervise`].
+//! 3. The stand-in enters the cgroup, gives up its rights, enters the [`domain`]s that policies asked for, and
+//!    becomes the command; the wrapper passes on signals and waits, see [`supervise`].
 //!
 //! Signals: the command stays in the process group and in the session that it would be in without
 //! us, and the *wrapper* leaves that group (for the keeper's). So a key on the terminal and a signal to
@@ -16,6 +16,7 @@
 //! and a signal to the wrapper alone is passed on once.
 
 mod anchor;
+pub mod domain;
 mod identity;
 pub mod keeper;
 mod links;
@@ -27,6 +28,7 @@ use std::{io, path::PathBuf};
 
 use crate::sys;
 
+pub use domain::{Domain, DomainError};
 pub use identity::{Identity, IdentityError};
 pub use keeper::{Keeper, OnDeath};
 pub use links::Links;

@@ -9,7 +9,10 @@ use std::{
     fmt::Display,
     fs,
     io::{self, Read as _, Write as _},
-    os::{fd::AsRawFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     process::{Child, Command},
 };
@@ -21,6 +24,7 @@ use rustix::{
 
 use super::{
     STANDIN_COMMAND, THIS_PROGRAM,
+    domain::{self, Domain},
     identity::{Identity, become_user},
     supervise::Ended,
 };
@@ -93,11 +97,12 @@ impl StandIn {
         Pid::from_child(&self.child)
     }
 
-    /// Lets it become the command.
-    pub fn start(mut self) -> Result<(), NotStarted> {
+    /// Lets it become the command, under these.
+    pub fn start(mut self, domains: &[Domain]) -> Result<(), NotStarted> {
         let mut answer = Vec::new();
-        let talked =
-            self.channel.write_all(b"!").and_then(|()| self.channel.read_to_end(&mut answer));
+        let domains: Vec<_> = domains.iter().map(|domain| domain.as_fd()).collect();
+        let talked = domain::send(&self.channel, &domains)
+            .and_then(|()| self.channel.read_to_end(&mut answer));
         match (talked, answer.split_first()) {
             (Ok(_), None) => Ok(()),
             (Ok(_), Some((&code, reason))) => {
@@ -154,11 +159,12 @@ pub fn become_command(
     command: &[OsString],
 ) -> io::Result<u8> {
     let mut channel = UnixStream::from(sys::descriptors::given(channel)?);
-    if channel.read_exact(&mut [0]).is_err() {
+    let (code, reason) = match domain::receive(&channel) {
+        Ok(domains) => set_up(signals, cgroup, user, &domains, command),
         // Whoever was to tell us is gone, and says why itself.
-        return Ok(FAILED);
-    }
-    let (code, reason) = set_up(signals, cgroup, user, command);
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(FAILED),
+        Err(error) => (FAILED, format!("the rules about files and programs: {error}")),
+    };
     channel.write_all(&[code])?;
     channel.write_all(reason.as_bytes())?;
     Ok(code)
@@ -169,6 +175,7 @@ fn set_up(
     signals: Signals,
     cgroup: &Path,
     user: Option<(u32, u32, &[u32])>,
+    domains: &[OwnedFd],
     command: &[OsString],
 ) -> (u8, String) {
     let Some((program, arguments)) = command.split_first() else {
@@ -187,9 +194,19 @@ fn set_up(
     if let Err(error) = signals.restore() {
         return failed(&"cannot leave signals as they were", &error);
     }
+    // The last thing: nothing that we need is read after it but the program.
+    if let Err(error) = domain::enter(domains) {
+        return failed(&"cannot enter the rules about files and programs", &error);
+    }
     let error = sys::exec::exec(program, arguments);
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-    (code, format!("cannot run `{}`: {error}", shown(program)))
+    let may_be_rules = !domains.is_empty() && error.kind() == io::ErrorKind::PermissionDenied;
+    let hint = if may_be_rules {
+        " (or the rules about files and programs deny reading or running it, its interpreter, or `ld.so`)"
+    } else {
+        ""
+    };
+    (code, format!("cannot run `{}`: {error}{hint}", shown(program)))
 }
 
 fn shown(text: &OsStr) -> String {

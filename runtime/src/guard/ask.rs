@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Rule, Scope, SignalAsk, Table};
+use super::{Rule, Scope, SignalAsk, Table, paths::PathAsk};
 
 /// What a policy wants to be done in a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum Told {
     Ask(Ask),
     /// A policy asks for a signal, in a call that ended well.
     Signal(SignalAsk),
+    /// The same for a table about files or programs.
+    Paths(PathAsk),
     /// A policy was refused an action at once. Only so many per minute are told.
     Refused {
         /// Name of the policy.

@@ -2,6 +2,7 @@
 //! thread that calls the policy. What passes is handed to the governor when the call has ended well.
 
 mod before;
+mod paths;
 mod signal;
 
 use std::{
@@ -9,14 +10,17 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Action, Ask, Mode, NameRule, Refusal, Rule, Scope, Table, Told, Wish, window::Window};
+use super::{
+    Action, Ask, Grant, Mode, NameRule, Refusal, Rule, Scope, Table, Told, Wish, paths::HeldPaths,
+    window::Window,
+};
 use crate::policy::Limits;
 use before::Before;
 
@@ -50,6 +54,8 @@ pub struct Desk {
 struct Shared {
     governor: Sender<Told>,
     has_command: bool,
+    /// Whether the command has begun.
+    runs: AtomicBool,
     /// Number of the last guard.
     guards: AtomicU32,
     /// Number of the last ask.
@@ -83,6 +89,8 @@ struct Standing {
     pending: BTreeMap<Scope, Pending>,
     /// Numbers of its guards, also of those that are still to be.
     guards: BTreeMap<Scope, u32>,
+    /// Its tables about files and programs.
+    paths: BTreeMap<Grant, HeldPaths>,
 }
 
 impl Standing {
@@ -135,6 +143,7 @@ impl Desk {
         let shared = Shared {
             governor,
             has_command,
+            runs: AtomicBool::new(false),
             guards: AtomicU32::new(0),
             asks: AtomicU64::new(0),
             all: Mutex::new(all),
@@ -260,24 +269,35 @@ impl PolicyDesk {
         let now = Instant::now();
         let mut standing = lock(&self.standing);
         let result = self.check(&mut standing, waiting, scope, wish, now);
-        if let Err(Refusal { reason, .. }) = &result
-            && standing.mode > Mode::Observe
-            && standing.refusals.take(REFUSALS_TOLD, now)
-        {
+        if let Err(refusal) = &result {
             let action = match wish {
                 Wish::Set { log_only: false, .. } => "set-table",
                 Wish::Set { log_only: true, .. } => "set-log-only",
                 Wish::Add { .. } => "add",
                 Wish::Clear => "clear",
             };
+            self.tell_refusal(&mut standing, scope, action, refusal, now);
+        }
+        result
+    }
+
+    /// Tells the governor of a refusal, if it is to know of so many.
+    fn tell_refusal(
+        &self,
+        standing: &mut Standing,
+        scope: &str,
+        action: &'static str,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        if standing.mode > Mode::Observe && standing.refusals.take(REFUSALS_TOLD, now) {
             self.tell(Told::Refused {
                 policy: Arc::clone(&self.policy),
                 scope: crate::escape::prefix(scope, SCOPE_TOLD).to_owned(),
                 action,
-                reason: crate::escape::prefix(reason, REASON_TOLD).to_owned(),
+                reason: crate::escape::prefix(&refusal.reason, REASON_TOLD).to_owned(),
             });
         }
-        result
     }
 
     /// Hands over what was asked for in a call that ended well.

@@ -8,6 +8,10 @@ pub enum Grant {
     Network,
     /// `guard-signal`: signals to processes.
     Signal,
+    /// `guard-file`: what the command of `tipstaff exec` may read and write.
+    File,
+    /// `guard-exec`: which programs it may run.
+    Exec,
     /// Subscriptions that are `urgent`: their events go before all others.
     Urgent,
 }
@@ -17,6 +21,8 @@ impl Grant {
     pub const ALL: &[(Self, &'static str)] = &[
         (Self::Network, "guard-network"),
         (Self::Signal, "guard-signal"),
+        (Self::File, "guard-file"),
+        (Self::Exec, "guard-exec"),
         (Self::Urgent, "urgent"),
     ];
 
@@ -30,7 +36,7 @@ impl Grant {
     #[must_use]
     pub fn is_interface(self) -> bool {
         match self {
-            Self::Network | Self::Signal => true,
+            Self::Network | Self::Signal | Self::File | Self::Exec => true,
             Self::Urgent => false,
         }
     }
@@ -39,7 +45,7 @@ impl Grant {
     #[must_use]
     pub fn strength(self) -> Option<Strength> {
         match self {
-            Self::Network => Some(Strength::Prevent),
+            Self::Network | Self::File | Self::Exec => Some(Strength::Prevent),
             Self::Signal => Some(Strength::Remediate),
             Self::Urgent => None,
         }

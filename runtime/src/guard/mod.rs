@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `rule`, `name`, `table`, `words` | what is denied, as data |
 //! | `nodes` | the same as the kernel holds it |
+//! | `paths` | rules about files and programs, for the command of `tipstaff exec` |
 //! | `mode` | how far an action may go |
 //! | `grant` | the capabilities that need the operator's permission |
 //! | `scope` | where rules apply |
@@ -29,6 +30,7 @@ mod grant;
 mod mode;
 mod name;
 mod nodes;
+pub mod paths;
 mod protect;
 mod rule;
 mod scope;

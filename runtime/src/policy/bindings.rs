@@ -29,6 +29,24 @@ pub mod guard_signal {
     });
 }
 
+/// The capability `guard-file`.
+pub mod guard_file {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "author-guard-file",
+        imports: { default: trappable },
+    });
+}
+
+/// The capability `guard-exec`.
+pub mod guard_exec {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "author-guard-exec",
+        imports: { default: trappable },
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wasmtime::component::bindgen!({ path: "../wit", world: "author-ticks" });

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod guard_network;
+mod guard_paths;
 mod guard_signal;
 mod kept;
 mod log;
@@ -14,11 +15,14 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
 use super::{
     Limits,
-    bindings::{Author, guard_network::AuthorGuardNetwork, guard_signal::AuthorGuardSignal},
+    bindings::{
+        Author, guard_exec::AuthorGuardExec, guard_file::AuthorGuardFile,
+        guard_network::AuthorGuardNetwork, guard_signal::AuthorGuardSignal,
+    },
     deadline::Deadline,
     limiter::Limiter,
 };
-use crate::guard::{Ask, SignalAsk};
+use crate::guard::{Ask, SignalAsk, paths::PathAsk};
 
 pub use kept::{Outcome, PolicyOutcome};
 
@@ -33,6 +37,7 @@ pub struct State {
     waiting: Vec<Ask>,
     /// Signals likewise.
     signals: Vec<SignalAsk>,
+    waiting_paths: Vec<PathAsk>,
     handles: ResourceTable,
     stdout: wasi::Lines,
     stderr: wasi::Lines,
@@ -49,6 +54,7 @@ impl State {
             outcome,
             waiting: Vec::new(),
             signals: Vec::new(),
+            waiting_paths: Vec::new(),
             handles,
             stdout: wasi::Lines::default(),
             stderr: wasi::Lines::default(),
@@ -60,6 +66,7 @@ impl State {
         // They are what is urgent: a table takes milliseconds.
         self.outcome.desk.hand_in_signals(&mut self.signals);
         self.outcome.desk.hand_in(&mut self.waiting);
+        self.outcome.desk.hand_in_paths(&mut self.waiting_paths);
     }
 }
 
@@ -69,5 +76,7 @@ pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     Author::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     AuthorGuardNetwork::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     AuthorGuardSignal::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    AuthorGuardFile::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    AuthorGuardExec::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -2,11 +2,16 @@
 //! does, and writes from a thread of its own; where nobody takes the lines, what does not fit into its queue is
 //! left out, and counted at the end.
 
+mod paths;
+
 use std::{
     collections::HashMap,
     fmt::Write as _,
     io::{self, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -20,12 +25,15 @@ use crate::{
     batch::rows,
     decode::{self, Decoded, Decoder, Event, Value},
     escape,
-    guard::{Desk, RuleText},
+    guard::{Desk, GuardMode, RuleText, paths::DeniedPath},
     kind::Kinds,
     plan::{self, Plan},
     queue::Queue,
     reader::Subscriber,
 };
+
+use paths::Attempt;
+pub use paths::Files;
 
 /// What is asked for, besides the time.
 const FIELDS: [&str; 12] = [
@@ -56,6 +64,7 @@ const QUEUE_BYTES: usize = 8 << 20;
 pub struct Blocked {
     finish: Sender<Sums>,
     done: Receiver<()>,
+    on_files: Arc<AtomicU64>,
 }
 
 /// What was counted of all attempts, told or not.
@@ -76,10 +85,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// The events that tell of attempts.
-    pub fn new() -> Result<Self, plan::Error> {
+    /// The events that tell of attempts; those on files, too, where there may be rules about them.
+    pub fn new(files: Option<Files>) -> Result<Self, plan::Error> {
         let kinds = Kinds::built_in();
-        let subscriptions: Vec<_> = KINDS
+        let mut subscriptions: Vec<_> = KINDS
             .iter()
             .filter_map(|kind| kinds.named(kind))
             .map(|kind| {
@@ -87,6 +96,8 @@ impl Feed {
                 decode::subscription(kind, FIELDS.into_iter().filter(has))
             })
             .collect();
+        subscriptions
+            .extend(files.into_iter().flat_map(|files| paths::subscriptions(files, &kinds)));
         let plan: Arc<Plan> = plan::bind_to_decode("exec", &subscriptions, &kinds)?.into();
         let (wake, ready) = bounded(1);
         let queue = Queue::new(QUEUE_BYTES, move || {
@@ -109,7 +120,18 @@ impl Blocked {
     ) -> io::Result<Self> {
         let (finish, to_finish) = bounded(1);
         let (ended, done) = bounded(1);
-        let mut writer = Writer { out, style, desk, lines: HashMap::new(), told: 0, lost: 0 };
+        let on_files = Arc::<AtomicU64>::default();
+        let mut writer = Writer {
+            out,
+            style,
+            desk,
+            lines: HashMap::new(),
+            path_lines: HashMap::new(),
+            on_files: Arc::clone(&on_files),
+            would_on_files: 0,
+            told: 0,
+            lost: 0,
+        };
         let Feed { subscriber, ready, decoder } = feed;
         thread::Builder::new().name("blocked".to_owned()).spawn(move || {
             loop {
@@ -131,7 +153,13 @@ impl Blocked {
             }
             drop(ended);
         })?;
-        Ok(Self { finish, done })
+        Ok(Self { finish, done, on_files })
+    }
+
+    /// Attempts on files of which it is inferred that rules denied them.
+    #[must_use]
+    pub fn on_files(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.on_files)
     }
 
     /// Writes what there is and then the sums, and ends. `false` if that takes longer than `within`; then
@@ -149,6 +177,10 @@ struct Writer<W> {
     desk: Desk,
     /// Lines about each rule: its guard, whether it is about names, its index.
     lines: HashMap<(u32, bool, u32), u32>,
+    /// The same for rules about files: policy and rule.
+    path_lines: HashMap<(String, String), u32>,
+    on_files: Arc<AtomicU64>,
+    would_on_files: u64,
     told: u64,
     lost: u64,
 }
@@ -168,6 +200,9 @@ struct Line<'a> {
     scope: &'a str,
     rule: &'a str,
     reason: &'a str,
+    /// From what it is concluded that a rule denied it, where nobody tells.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    inferred: &'a str,
 }
 
 /// All of them.
@@ -176,6 +211,8 @@ struct End {
     r#type: &'static str,
     denied: u64,
     would_deny: u64,
+    inferred_denied: u64,
+    inferred_would_deny: u64,
     told: u64,
     lost: u64,
 }
@@ -190,6 +227,12 @@ impl<W: Write> Writer<W> {
             }
         };
         let said = Said(event);
+        if paths::is_about_files(event.kind) {
+            if let Some(attempt) = paths::attempt(&said, event.kind, &self.desk) {
+                self.take_attempt(event, &said, &attempt);
+            }
+            return;
+        }
         let is_name = event.kind == "dns_query";
         let verdict = match said.name("verdict") {
             refuse if is_name && refuse.starts_with("refuse") => "denied",
@@ -228,9 +271,58 @@ impl<W: Write> Writer<W> {
             scope: &text.scope,
             rule: &text.rule,
             reason: &text.reason,
+            inferred: "",
         };
+        self.tell(&line, lines);
+    }
+
+    /// An attempt on a file, of which it is inferred that a rule denied it.
+    fn take_attempt(&mut self, event: &Event<'_>, said: &Said<'_>, attempt: &Attempt) {
+        let Attempt { denied, path } = attempt;
+        let DeniedPath { policy, access, rule, reason, mode } = denied;
+        let (verdict, inferred) = match mode {
+            GuardMode::Enforce => {
+                self.on_files.fetch_add(1, Ordering::Relaxed);
+                ("denied", "it failed, and the table denies it; permissions may deny it, too")
+            }
+            GuardMode::Audit => {
+                self.would_on_files += 1;
+                ("would_deny", "the table denies this path")
+            }
+        };
+        let lines = self.path_lines.entry((policy.clone(), rule.clone())).or_default();
+        *lines += 1;
+        let lines = *lines;
+        if lines > MOST_LINES {
+            return;
+        }
+        self.told += 1;
+        let line = Line {
+            r#type: "blocked",
+            time: line::time(event.wall.unwrap_or_default()),
+            verdict,
+            pid: said.number("pid"),
+            command: said.command(),
+            operation: match (event.kind, access) {
+                ("unlink", _) => "remove",
+                ("rename", _) => "rename",
+                (_, access) => access.name(),
+            },
+            destination: path.to_string_lossy().into_owned(),
+            protocol: "",
+            policy,
+            scope: "command",
+            rule,
+            reason,
+            inferred,
+        };
+        self.tell(&line, lines);
+    }
+
+    /// Writes a line, of so many about its rule.
+    fn tell(&mut self, line: &Line<'_>, lines: u32) {
         let mut text = match self.style {
-            Style::Json => line::line(&line),
+            Style::Json => line::line(line),
             Style::Text { .. } => line.text(),
         };
         if lines == MOST_LINES && matches!(self.style, Style::Text { .. }) {
@@ -258,15 +350,29 @@ impl<W: Write> Writer<W> {
     fn end(&mut self, sums: Sums) {
         let Sums { denied, would_deny } = sums;
         let (told, lost) = (self.told, self.lost);
+        let inferred_denied = self.on_files.load(Ordering::Relaxed);
+        let inferred_would_deny = self.would_on_files;
         let text = match self.style {
-            Style::Json => {
-                line::line(&End { r#type: "blocked-total", denied, would_deny, told, lost })
-            }
+            Style::Json => line::line(&End {
+                r#type: "blocked-total",
+                denied,
+                would_deny,
+                inferred_denied,
+                inferred_would_deny,
+                told,
+                lost,
+            }),
             Style::Text { .. } if denied + would_deny + told == 0 => return,
             Style::Text { .. } => {
                 let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
+                let on_files = match inferred_denied + inferred_would_deny {
+                    0 => String::new(),
+                    _ => format!(
+                        "; on files, as far as events show, {inferred_denied} denied, {inferred_would_deny} would be"
+                    ),
+                };
                 format!(
-                    "{denied} attempts denied, {would_deny} would be; {told} told above{lost}\n"
+                    "{denied} attempts denied, {would_deny} would be{on_files}; {told} told above{lost}\n"
                 )
             }
         };
@@ -283,9 +389,10 @@ impl<W: Write> Writer<W> {
 impl Line<'_> {
     fn text(&self) -> String {
         let Self { time, verdict, pid, command, operation, destination, protocol, .. } = self;
-        let Self { policy, rule, reason, .. } = self;
+        let Self { policy, rule, reason, inferred, .. } = self;
+        let blank = if protocol.is_empty() { "" } else { " " };
         let mut text = format!(
-            "{time} {verdict:<10} {operation} {protocol} {} by `{}` [{pid}]",
+            "{time} {verdict:<10} {operation}{blank}{protocol} {} by `{}` [{pid}]",
             escape::control(destination),
             escape::control(&command.join(" "))
         );
@@ -294,6 +401,9 @@ impl Line<'_> {
         }
         for part in [rule, reason].into_iter().filter(|part| !part.is_empty()) {
             let _infallible = write!(text, ": {}", escape::control(part));
+        }
+        if !inferred.is_empty() {
+            let _infallible = write!(text, " (inferred: {inferred})");
         }
         text.push('\n');
         text
@@ -312,6 +422,20 @@ impl<'a> Said<'a> {
         match self.value(name) {
             Some(Value::Unsigned(number)) => *number,
             _ => 0,
+        }
+    }
+
+    fn signed(&self, name: &str) -> Option<i64> {
+        match self.value(name) {
+            Some(Value::Signed(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self, name: &str) -> Option<&'a [u8]> {
+        match self.value(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod code;
 pub mod descriptors;
 pub mod exec;
+pub mod landlock;
 pub mod memory;
 pub mod network;
 pub mod perf;

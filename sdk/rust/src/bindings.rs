@@ -34,6 +34,26 @@ pub mod guard_signal {
     });
 }
 
+/// The capability `guard-file`.
+pub mod guard_file {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-guard-file",
+        pub_export_macro: true,
+        default_bindings_module: "tipstaff::bindings::guard_file",
+    });
+}
+
+/// The capability `guard-exec`.
+pub mod guard_exec {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "author-guard-exec",
+        pub_export_macro: true,
+        default_bindings_module: "tipstaff::bindings::guard_exec",
+    });
+}
+
 /// The optional export `ticks`.
 pub mod ticks {
     wit_bindgen::generate!({

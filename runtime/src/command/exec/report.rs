@@ -1,6 +1,11 @@
 //! What `tipstaff exec` writes beside the command's own output: alerts, what rules denied, the summary.
 
-use std::{fs::File, io, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 use tipstaff_runtime::{
@@ -54,12 +59,15 @@ impl Report {
         Ok(Self { alerts, blocked: blocked.transpose()?, style })
     }
 
-    /// Ends it with what rules denied, and the summary.
-    pub fn finish(self, sums: Sums, summary: String) {
+    /// Ends it with what rules denied, and the summary. How many attempts on files it is inferred of that
+    /// rules denied them.
+    pub fn finish(self, sums: Sums, summary: String) -> u64 {
         let Self { alerts, blocked, style: _ } = self;
+        let on_files = blocked.as_ref().map(Blocked::on_files);
         let is_taken = blocked.is_none_or(|blocked| blocked.finish(sums, LAST_WORDS));
         if !alerts.finish(summary, LAST_WORDS) || !is_taken {
             tracing::warn!("the report is not taken");
         }
+        on_files.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }

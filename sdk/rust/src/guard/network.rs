@@ -25,20 +25,9 @@ use std::{
     time::Duration,
 };
 
+pub use super::Refused;
+use super::{one_line, with_reason};
 use crate::bindings::guard_network::tipstaff::policy::guard_network;
-
-/// Why something is not done, for the operator: the mode is observe, there is no such scope, the rules
-/// are not understood, or a limit is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// What the events `denied` of a table bear in their field `guard`, so that a policy knows its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,17 +118,6 @@ impl Rule {
         };
         with_reason(&mut text, reason);
         text
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn with_reason(text: &mut String, reason: &str) {
-    if !reason.trim().is_empty() {
-        *text += " # ";
-        *text += reason.trim();
     }
 }
 
