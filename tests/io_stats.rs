@@ -298,13 +298,7 @@ fn what_nobody_wants_is_not_in_the_kernel() {
     let (programs, maps) = (kernel::program_ids(), kernel::map_ids());
     let uring = usize::from(kernel::vm::release() >= (5, 19));
     assert_eq!(programs.len(), 4 + uring);
-    agent.want(&[]);
-    assert!(kernel::program_ids().is_empty());
-    assert_eq!(kernel::bpf_descriptors(), idle);
-    let Agent { probes, reader, .. } = agent;
-    drop(probes);
-    reader.stop();
-    kernel::assert_gone(&programs, &maps);
+    agent.leave_nothing(&idle, &programs, &maps);
 }
 
 #[test]

@@ -306,13 +306,7 @@ fn what_nobody_wants_is_not_in_the_kernel() {
     assert_eq!(all.len(), 6 + ends);
     agent.want(&[&plan]);
     assert_eq!(kernel::program_ids(), counting);
-    agent.want(&[]);
-    assert!(kernel::program_ids().is_empty());
-    assert_eq!(kernel::bpf_descriptors(), idle);
-    let Agent { probes, reader, .. } = agent;
-    drop(probes);
-    reader.stop();
-    kernel::assert_gone(&all, &maps);
+    agent.leave_nothing(&idle, &all, &maps);
 }
 
 /// The policy in a whole agent, with the program's calls and errors, until the agent ends.

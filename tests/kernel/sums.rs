@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::PermissionsExt as _,
@@ -129,6 +129,22 @@ impl Agent {
         drop(self.probes);
         self.reader.stop();
         member.rows(&self.kinds)
+    }
+
+    /// Wants nothing any more, and expects that none of these programs and maps is left in the kernel, and
+    /// of our descriptors those that were there before.
+    pub fn leave_nothing(
+        mut self,
+        before: &[String],
+        programs: &BTreeSet<u32>,
+        maps: &BTreeSet<u32>,
+    ) {
+        self.want(&[]);
+        assert!(kernel::program_ids().is_empty());
+        assert_eq!(kernel::bpf_descriptors(), before);
+        drop(self.probes);
+        self.reader.stop();
+        kernel::assert_gone(programs, maps);
     }
 }
 
