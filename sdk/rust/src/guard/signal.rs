@@ -1,7 +1,7 @@
 //! Signals to processes. They come after the fact: what an event tells of has happened by then.
 //!
 //! ```no_run
-//! use tipstaff::{Event, On, guard::signal::{Process, Signal}};
+//! use tipstaff::{Event, On, Policy, guard::signal::{Process, Signal}};
 //!
 //! #[derive(Event)]
 //! #[event(kind = "exec", urgent)]
@@ -12,6 +12,9 @@
 //! }
 //!
 //! # struct Reaper;
+//! # impl Policy for Reaper {
+//! #     fn configure(_: &[(String, String)]) -> Result<Self, String> { Ok(Self) }
+//! # }
 //! impl On<Exec<'_>> for Reaper {
 //!     fn on(&mut self, time_ns: u64, exec: Exec<'_>) {
 //!         if exec.path == "/usr/bin/miner" {
@@ -28,7 +31,7 @@
 
 use crate::bindings::guard_signal::tipstaff::policy::guard_signal;
 
-pub use super::network::Refused;
+pub use super::Refused;
 
 /// A signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
