@@ -112,8 +112,9 @@ fn on_submit(request: Request, operation: u8, kind: u16) -> Option<()> {
     }
     // SAFETY: an entry is of one request only.
     if let Some(left_behind) = unsafe { REQUESTS.get(request.key()) } {
-        // What was here before has completed, and nobody told us.
+        // What was here before has completed, and nobody told us. Its place would be found for this one.
         lost(left_behind.owner.kind, LOST_MISSED);
+        request.forget();
     }
     if !request.keep() {
         return None;
